@@ -1,0 +1,44 @@
+"""Reads `remote/*.sh` and `sites/*.toml`, which travel inside the wheel."""
+
+from __future__ import annotations
+
+import hashlib
+from functools import cache
+from importlib import resources
+
+
+@cache
+def script(name: str) -> str:
+    """The text of `remote/{name}.sh`."""
+    return resources.files("rvstate").joinpath("remote", f"{name}.sh").read_text("utf-8")
+
+
+@cache
+def job_scripts() -> dict[str, str]:
+    """The scripts that jobs and schedules use on the cluster, name to text."""
+    names = ("job", "process")
+    return {f"{name}.sh": script(name) for name in names}
+
+
+@cache
+def job_scripts_digest() -> str:
+    """A short SHA-256 over names and texts of `job_scripts()`."""
+    total = hashlib.sha256()
+    for name, text in sorted(job_scripts().items()):
+        total.update(f"{name}\0{text}\0".encode())
+    return total.hexdigest()[:16]
+
+
+@cache
+def site(name: str) -> str | None:
+    """The text of `sites/{name}.toml`, or None where there is no such profile."""
+    path = resources.files("rvstate").joinpath("sites", f"{name}.toml")
+    return path.read_text("utf-8") if path.is_file() else None
+
+
+def site_names() -> tuple[str, ...]:
+    """The names of the profiles that ship with rvstate."""
+    folder = resources.files("rvstate").joinpath("sites")
+    return tuple(
+        sorted(p.name.removesuffix(".toml") for p in folder.iterdir() if p.name.endswith(".toml"))
+    )

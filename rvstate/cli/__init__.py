@@ -1,0 +1,172 @@
+"""The command line: a table of commands, imported when used, and the one error boundary."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import sys
+from dataclasses import dataclass
+from typing import Any
+
+import click
+
+import rvstate
+from rvstate.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, RvstateError
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One command.
+
+    Args:
+        target: `module:attribute` below `rvstate.cli`, imported on use.
+        summary: The line in the overview; a test holds it equal to the command's own help.
+        effect: What it may do: `reads`, `writes here`, `writes the account`, `submits`.
+        group: The heading in the overview.
+    """
+
+    target: str
+    summary: str
+    effect: str
+    group: str
+
+
+COMMANDS: dict[str, Entry] = {
+    "converge": Entry(
+        "converge:converge",
+        "Make the account on the cluster as declared.",
+        "writes the account",
+        "Account",
+    ),
+    "config": Entry(
+        "config:config", "Show the settings in force and where they come from.", "reads", "Account"
+    ),
+    "login": Entry(
+        "login:login", "Log in to the cluster once for the day.", "writes here", "Account"
+    ),
+    "run": Entry(
+        "run:run", "Run a command as a job: this code, its environment, now.", "submits", "Jobs"
+    ),
+    "ps": Entry("jobs:ps", "List your runs and their states.", "reads", "Jobs"),
+    "logs": Entry("jobs:logs", "Show what a run has written.", "reads", "Jobs"),
+    "stop": Entry("jobs:stop", "End runs.", "writes the account", "Jobs"),
+    "completion": Entry(
+        "completion:completion",
+        "Print the completion script for a shell.",
+        "reads",
+        "rvstate itself",
+    ),
+}
+
+
+class LazyGroup(click.Group):
+    """A group that imports a command's module only when that command runs."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Every name of the table, in its order."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import one command."""
+        entry = COMMANDS.get(cmd_name)
+        if entry is None:
+            return None
+        module, _, attribute = entry.target.partition(":")
+        found = getattr(importlib.import_module(f"rvstate.cli.{module}"), attribute)
+        assert isinstance(found, click.Command)
+        return found
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Name the nearest command where there is none of that name."""
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            import difflib
+
+            near = difflib.get_close_matches(args[0], COMMANDS, 1)
+            if near:
+                error.message += f" Did you mean {near[0]!r}?"
+            raise
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The overview, from the table alone."""
+        for group in dict.fromkeys(entry.group for entry in COMMANDS.values()):
+            with formatter.section(group):
+                formatter.write_dl(
+                    [(name, e.summary) for name, e in COMMANDS.items() if e.group == group]
+                )
+
+
+@click.group(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Settings are in ~/.rv/config.toml. Without any, everything happens on this machine.",
+)
+@click.version_option(rvstate.__version__, message="rvstate %(version)s")
+def cli() -> None:
+    """Keep your account on a Slurm cluster as declared, and run jobs in it."""
+
+
+def main(argv: list[str] | None = None) -> None:
+    """The entry point: run, and turn every end into a message and an exit code."""
+    args = sys.argv[1:] if argv is None else argv
+    click.UsageError.exit_code = EXIT_USAGE
+    wants_json = "--json" in args[: args.index("--") if "--" in args else len(args)]
+    sys.exit(_guarded(args, wants_json))
+
+
+def _guarded(args: list[str], wants_json: bool) -> int:
+    try:
+        status = cli.main(args, prog_name="rvstate", standalone_mode=False)
+    except RvstateError as error:
+        _say(error.message, error.remedy, error.exit_code, wants_json)
+        return error.exit_code
+    except click.ClickException as error:
+        if wants_json:
+            _say(error.format_message(), "", error.exit_code, wants_json)
+        else:
+            error.show()
+        return error.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("rvstate: interrupted; nothing is half done, run it again.", err=True)
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        # the reader of our output went away (`| head`): nobody is left to tell
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_FAILED
+    except Exception as error:  # noqa: BLE001 - the one boundary: our own bug, reported as such
+        return _bug(error, wants_json)
+    return status if isinstance(status, int) else 0
+
+
+def _say(message: str, remedy: str, status: int, wants_json: bool) -> None:
+    if wants_json:
+        error = {"message": message, "remedy": remedy, "exit_code": status}
+        click.echo(json.dumps({"schema": 1, "error": error}))
+    else:
+        click.echo(f"rvstate: {message}", err=True)
+        if remedy:
+            click.echo(f"  → {remedy}", err=True)
+
+
+def _bug(error: BaseException, wants_json: bool) -> int:
+    import platform
+    import tempfile
+    import traceback
+
+    report: Any
+    with tempfile.NamedTemporaryFile(
+        "w", prefix="rvstate-bug-", suffix=".txt", delete=False
+    ) as report:
+        report.write(f"rvstate {rvstate.__version__}, Python {platform.python_version()}\n")
+        report.write("".join(traceback.format_exception(error)))
+    _say(
+        f"a bug in rvstate: {type(error).__name__}: {error}",
+        f"Please report it with the file {report.name}.",
+        EXIT_FAILED,
+        wants_json,
+    )
+    return EXIT_FAILED

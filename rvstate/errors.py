@@ -1,0 +1,90 @@
+"""The exception tree: each error is one sentence, a remedy, and an exit code.
+
+    RvstateError (1)
+    ├── ConfigError (64)            a setting or an argument is wrong
+    ├── MissingToolError (1)        a program that is needed is not there
+    ├── UnreachableError (1)        the login node did not answer
+    ├── NotAuthenticatedError (75)  it answered, and wants a login that cannot be given now
+    ├── ProbeError (1)              the answer to a look made no sense
+    ├── RefusedError (3)            doing it could harm something that is not ours
+    ├── ConvergeError (1)           a change was started and failed
+    ├── SubmitError (1)             Slurm did not take the job
+    ├── UnsupportedError (3)        this site cannot do that
+    └── ParseError (1)              text of another program was not understood
+
+Exit codes follow sysexits.h where it has one (64 EX_USAGE, 75 EX_TEMPFAIL).
+"""
+
+from __future__ import annotations
+
+EXIT_DONE = 0
+EXIT_FAILED = 1
+EXIT_CHANGES = 2
+EXIT_REFUSED = 3
+EXIT_USAGE = 64
+EXIT_NOT_AUTHENTICATED = 75
+EXIT_INTERRUPTED = 130
+
+
+class RvstateError(Exception):
+    """Something that a user can read and act on.
+
+    Args:
+        message: One sentence that says what happened, naming the input.
+        remedy: One sentence that says what to do next; may be empty.
+    """
+
+    exit_code = EXIT_FAILED
+
+    def __init__(self, message: str, remedy: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.remedy = remedy
+
+
+class ConfigError(RvstateError):
+    """A setting or an argument is wrong."""
+
+    exit_code = EXIT_USAGE
+
+
+class MissingToolError(RvstateError):
+    """A program that this needs is not installed."""
+
+
+class UnreachableError(RvstateError):
+    """The login node did not answer, or the connection ended in the middle."""
+
+
+class NotAuthenticatedError(RvstateError):
+    """The login node wants a login that cannot be given without a person."""
+
+    exit_code = EXIT_NOT_AUTHENTICATED
+
+
+class ProbeError(RvstateError):
+    """The answer to a look could not be read."""
+
+
+class RefusedError(RvstateError):
+    """Going on could harm something that is not ours."""
+
+    exit_code = EXIT_REFUSED
+
+
+class UnsupportedError(RvstateError):
+    """The site cannot do what was asked, by its nature."""
+
+    exit_code = EXIT_REFUSED
+
+
+class ConvergeError(RvstateError):
+    """A change was started and failed."""
+
+
+class SubmitError(RvstateError):
+    """The scheduler did not take the job."""
+
+
+class ParseError(RvstateError):
+    """Text of another program (Slurm, crontab, git) was not understood."""

@@ -1,0 +1,1 @@
+"""The pyinfra door: connector, facts, operations, deploys, engine; nothing else imports pyinfra."""

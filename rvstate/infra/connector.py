@@ -1,0 +1,134 @@
+"""The pyinfra connector `@openssh`: our transport in pyinfra's form.
+
+`pyinfra @openssh/ALIAS deploys/account.py` goes through the same ControlMaster connection as every
+other command of rvstate, so it logs in at most once and honours the user's ssh config.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from pyinfra.api.exceptions import InventoryError
+from pyinfra.api.util import get_file_io
+from pyinfra.connectors.base import BaseConnector, ConnectorData, DataMeta
+from pyinfra.connectors.util import (
+    CommandOutput,
+    OutputLine,
+    extract_control_arguments,
+    make_unix_command_for_host,
+)
+
+from rvstate.transport import Completed, Ssh
+
+
+class OpensshData(ConnectorData):
+    """Host data that the connector reads."""
+
+    openssh_host: str
+    openssh_user: str
+    openssh_config: str
+
+
+class OpensshConnector(BaseConnector):
+    """Run pyinfra's commands over OpenSSH's own client."""
+
+    handles_execution = True
+    data_cls = OpensshData
+    data_meta = {  # noqa: RUF012 - pyinfra's interface
+        "openssh_host": DataMeta("ssh alias or host name"),
+        "openssh_user": DataMeta("user there; default: the ssh config's"),
+        "openssh_config": DataMeta("another ssh config file, as ssh -F"),
+    }
+
+    @staticmethod
+    def make_names_data(name: str) -> Iterator[tuple[str, dict[str, Any], list[str]]]:
+        """One host for `@openssh/ALIAS`."""
+        if not name:
+            raise InventoryError("@openssh needs an ssh alias: @openssh/ALIAS")
+        yield f"@openssh/{name}", {"openssh_host": name}, []
+
+    def connect(self) -> None:
+        """Nothing to do: the first command makes the connection, or finds it."""
+
+    @property
+    def transport(self) -> Ssh:
+        """The way to this host, kept for its life."""
+        kept = self.host.connector_data.get("rvstate_transport")
+        if kept is None:
+            data = self.data
+            kept = Ssh(
+                data["openssh_host"], data["openssh_user"] or None, data["openssh_config"] or None
+            )
+            self.host.connector_data["rvstate_transport"] = kept
+        return kept  # type: ignore[no-any-return] # connector_data is untyped
+
+    def run_shell_command(
+        self, command: Any, print_output: bool, print_input: bool, **arguments: Any
+    ) -> tuple[bool, CommandOutput]:
+        """Run one command; standard input may be text or bytes."""
+        control = extract_control_arguments(arguments)
+        line = make_unix_command_for_host(self.state, self.host, command, **arguments)
+        done = self.transport.execute(line.get_raw_value(), _bytes(control.get("_stdin")))
+        expected = control.get("_success_exit_codes") or [0]
+        return done.status in expected, _lines(done)
+
+    def put_file(
+        self,
+        filename_or_io: Any,
+        remote_filename: str,
+        remote_temp_filename: str | None = None,
+        print_output: bool = False,
+        print_input: bool = False,
+        **arguments: Any,
+    ) -> bool:
+        """Upload through standard input to a temporary name, then rename."""
+        from rvstate.shell import quote
+
+        with get_file_io(filename_or_io) as file:
+            data = file.read()
+        part = quote(f"{remote_filename}.rvstate-part")
+        done = self.transport.execute(
+            f"sh -c {quote(f'umask 077; cat > {part} && mv -f {part} {quote(remote_filename)}')}",
+            _bytes(data),
+        )
+        if done.status != 0:
+            raise OSError(done.errors)
+        return True
+
+    def get_file(
+        self,
+        remote_filename: str,
+        filename_or_io: Any,
+        remote_temp_filename: str | None = None,
+        print_output: bool = False,
+        print_input: bool = False,
+        **arguments: Any,
+    ) -> bool:
+        """Download through standard output."""
+        from rvstate.shell import quote
+
+        done = self.transport.execute(f"cat {quote(remote_filename)}")
+        if done.status != 0:
+            raise OSError(done.errors)
+        with get_file_io(filename_or_io, "wb") as file:
+            file.write(done.output)
+        return True
+
+
+def _bytes(data: Any) -> bytes:
+    if data is None:
+        return b""
+    if isinstance(data, bytes):
+        return data
+    if isinstance(data, str):
+        return data.encode("utf-8", "surrogateescape")
+    return b"".join(_bytes(line) + b"\n" for line in data)
+
+
+def _lines(done: Completed) -> CommandOutput:
+    output = done.output.decode("utf-8", "replace").splitlines()
+    errors = done.errors.splitlines()
+    return CommandOutput(
+        [*(OutputLine("stdout", x) for x in output), *(OutputLine("stderr", x) for x in errors)]
+    )

@@ -1,0 +1,1 @@
+"""What an operation asks the account, as pyinfra facts."""

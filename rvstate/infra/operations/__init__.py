@@ -1,0 +1,1 @@
+"""One pyinfra operation for each kind of resource."""

@@ -1,0 +1,1 @@
+"""Values: what is wanted, what is there, and the difference; no effects."""

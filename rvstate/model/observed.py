@@ -1,0 +1,95 @@
+"""What the look found; absence, foreignness and a closed door are values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from rvstate.model.layout import Account
+
+
+@dataclass(frozen=True, slots=True)
+class Absent:
+    """Nothing is there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """A directory on the way may not be entered."""
+
+    door: str
+
+
+@dataclass(frozen=True, slots=True)
+class Present:
+    """Something is there.
+
+    Args:
+        type: `f` file, `d` directory, `l` link, `o` anything else.
+        mode: Permission bits.
+        uid: The owner.
+        size: Bytes.
+        target: A link's text.
+        leads_to: What a link ends at, as `type`; `N` where it leads nowhere.
+    """
+
+    type: str
+    mode: int
+    uid: int
+    size: int
+    target: str = ""
+    leads_to: str = ""
+
+
+Entry = Absent | Unreadable | Present
+
+
+@dataclass(frozen=True, slots=True)
+class Tree:
+    """A real directory's contents: bytes, entries, and one path in it that is not ours, if any."""
+
+    size: int
+    entries: int
+    foreign: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Space:
+    """What is free on a file system, in bytes and inodes; None where it keeps no count."""
+
+    mount: str
+    free: int
+    inodes: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Original:
+    """What a migration set aside and still keeps; `record` is the file that remembers it."""
+
+    record: str
+    path: str
+    target: str
+    size: int
+    entries: int
+    made: int
+
+
+@dataclass(frozen=True, slots=True)
+class ObservedState:
+    """One look at one account.
+
+    `skew` is the cluster's clock minus ours, in seconds.
+    """
+
+    account: Account
+    entries: dict[str, Entry]
+    digests: dict[str, str]
+    texts: dict[str, str] = field(repr=False)
+    trees: dict[str, Tree]
+    spaces: dict[str, Space]
+    tools: dict[str, str]
+    originals: tuple[Original, ...] = ()
+    skew: int = 0
+
+    def entry(self, path: str) -> Entry:
+        """What is at a path that the look was asked about."""
+        return self.entries.get(path, Absent())

@@ -1,0 +1,155 @@
+"""What can be declared: the kinds of resource, as values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from rvstate.paths import RemotePath
+
+
+@dataclass(frozen=True, slots=True)
+class Directory:
+    """A directory.
+
+    Args:
+        path: Where.
+        mode: Permission bits that are enforced; None takes any.
+        create: Whether rvstate makes it; where not, its absence is the user's to mend.
+        owned: Whether it must belong to the account's user.
+    """
+
+    path: RemotePath
+    mode: int | None = None
+    create: bool = True
+    owned: bool = True
+
+    kind = "directory"
+
+    @property
+    def name(self) -> str:
+        """How output names it."""
+        return self.path
+
+
+@dataclass(frozen=True, slots=True)
+class CacheLink:
+    """`path` is a link to `target`; what lay at `path` moves there first.
+
+    Args:
+        label: For example `huggingface`.
+        formers: Targets that this link may have had before by our own doing; such a link is ours.
+        shared: The target belongs to a group.
+    """
+
+    label: str
+    path: RemotePath
+    target: RemotePath
+    formers: tuple[RemotePath, ...] = ()
+    shared: bool = False
+
+    kind = "cache"
+
+    @property
+    def name(self) -> str:
+        """How output names it."""
+        return self.label
+
+
+@dataclass(frozen=True, slots=True)
+class ShellBlock:
+    """Our marked block in a shell's start-up file."""
+
+    path: RemotePath
+    body: str
+    create: bool = True
+
+    kind = "shell"
+
+    @property
+    def name(self) -> str:
+        """How output names it."""
+        return self.path.name
+
+
+@dataclass(frozen=True, slots=True)
+class EnvFile:
+    """The file with the user's variables; its contents are secret."""
+
+    path: RemotePath
+    digest: str
+    names: tuple[str, ...]
+    text: str = field(repr=False)
+
+    kind = "env"
+
+    @property
+    def name(self) -> str:
+        """How output names it."""
+        return self.path.name
+
+
+@dataclass(frozen=True, slots=True)
+class ScriptSet:
+    """Our scripts for jobs, in a directory named by their digest."""
+
+    path: RemotePath
+    digest: str
+    files: tuple[tuple[str, str, str], ...] = field(repr=False)
+    """(name, SHA-256, text) of each."""
+
+    kind = "scripts"
+
+    @property
+    def name(self) -> str:
+        """How output names it."""
+        return self.digest
+
+
+@dataclass(frozen=True, slots=True)
+class Tool:
+    """A program on the login node: found, or installed below `directory`."""
+
+    program: str
+    directory: RemotePath
+    module: str | None = None
+    """The environment module that brings a Python with pip, for installing it."""
+
+    kind = "tool"
+
+    @property
+    def name(self) -> str:
+        """How output names it."""
+        return self.program
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigFile:
+    """The user's own config file on this machine, private when it holds a secret."""
+
+    path: str
+    private: bool
+
+    kind = "config"
+
+    @property
+    def name(self) -> str:
+        """How output names it."""
+        return "config.toml"
+
+
+Resource = Directory | CacheLink | ShellBlock | EnvFile | ScriptSet | Tool | ConfigFile
+
+# In the order in which they are applied: space is freed before anything is written to a home
+# directory, and directories come before what lies in them.
+KINDS = ("config", "directory", "cache", "env", "scripts", "shell", "tool")
+
+
+@dataclass(frozen=True, slots=True)
+class DesiredState:
+    """Everything that should be so on one account."""
+
+    resources: tuple[Resource, ...]
+
+    def of(self, kind: str) -> tuple[Resource, ...]:
+        """The resources of one kind."""
+        return tuple(r for r in self.resources if r.kind == kind)

@@ -1,0 +1,145 @@
+"""What the user wrote, as frozen values; `config.py` reads them from TOML.
+
+Tables and keys are the documented ones of `~/.rv/config.toml` (docs/configuration.md).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+DEFAULT_CACHES = ("huggingface", "uv", "pip", "wandb", "triton", "torch")
+SECRET_KEYS = frozenset({("defaults", "ai_api_key"), ("notifications", "token")})
+_STRICT = {"extra": "forbid"}
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """How the login node is reached: `host` is an ssh alias or name, or `@local`."""
+
+    __pydantic_config__ = _STRICT
+    host: str | None = None
+    user: str | None = None
+    hostname: str | None = None
+    site: str | None = None
+    ssh_config: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Defaults:
+    """Defaults for a job's options, in the words of the options."""
+
+    __pydantic_config__ = _STRICT
+    account: str | None = None
+    gpu_type: str | None = None
+    time: str | None = None
+    partition: str | None = None
+    mem: str | None = None
+    cpus: int | None = None
+    ai_naming: bool = False
+    ai_api_key: str | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Paths:
+    """Absolute paths on the cluster; `{user}` stands for the user's name there."""
+
+    __pydantic_config__ = _STRICT
+    scratch: str | None = None
+    home: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Caches:
+    """Which `~/.cache/NAME` live on scratch."""
+
+    __pydantic_config__ = _STRICT
+    names: tuple[str, ...] = DEFAULT_CACHES
+    extra: tuple[str, ...] = ()
+
+    @property
+    def all(self) -> tuple[str, ...]:
+        """`names` and `extra`, each once, in order."""
+        return tuple(dict.fromkeys((*self.names, *self.extra)))
+
+
+@dataclass(frozen=True, slots=True)
+class Notifications:
+    """Whom to tell about a job."""
+
+    __pydantic_config__ = _STRICT
+    enabled: bool = False
+    email: str | None = None
+    token: str | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class ScratchKeepalive:
+    """What to do about the purge of scratch."""
+
+    __pydantic_config__ = _STRICT
+    enabled: bool = True
+    mode: str | None = None
+    schedule: str | None = None
+    permission: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """Caches shared by a group."""
+
+    __pydantic_config__ = _STRICT
+    hf_cache: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Shell:
+    """Whether rvstate keeps a marked block in the shell's start-up file."""
+
+    __pydantic_config__ = _STRICT
+    manage: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Modules:
+    """Environment modules to load, over those of the site profile."""
+
+    __pydantic_config__ = _STRICT
+    python: str | None = None
+    cuda: str | None = None
+    compiler: str | None = None
+    extra: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """How the project's environment is made."""
+
+    __pydantic_config__ = _STRICT
+    python: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """How a job's copy of the code is kept."""
+
+    __pydantic_config__ = _STRICT
+    keep_days: int = 7
+    writable: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """All of it, after the layers were laid over each other."""
+
+    __pydantic_config__ = _STRICT
+    connection: Connection = Connection()
+    defaults: Defaults = Defaults()
+    paths: Paths = Paths()
+    caches: Caches = Caches()
+    notifications: Notifications = Notifications()
+    scratch_keepalive: ScratchKeepalive = ScratchKeepalive()
+    shared: Shared = Shared()
+    shell: Shell = Shell()
+    modules: Modules = Modules()
+    environment: Environment = Environment()
+    snapshot: Snapshot = Snapshot()

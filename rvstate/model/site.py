@@ -1,0 +1,124 @@
+"""What a computing centre offers and allows; data in `sites/*.toml`, never a name in code."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+_STRICT = {"extra": "forbid"}
+
+CLOCKS = ("unknown", "none", "atime", "mtime", "atime-or-ctime", "atime-and-mtime", "data")
+TOUCH_POLICIES = ("unknown", "silent", "allowed", "forbidden", "ineffective")
+
+
+@dataclass(frozen=True, slots=True)
+class SiteModules:
+    """Environment modules by purpose; None where the site has none or nobody knows."""
+
+    __pydantic_config__ = _STRICT
+    python: str | None = None
+    cuda: str | None = None
+    compiler: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Purge:
+    """How scratch forgets: after how many days, by which clock, and whether touching is allowed."""
+
+    __pydantic_config__ = _STRICT
+    days: int | None = None
+    clock: str = "unknown"
+    touch_policy: str = "unknown"
+    url: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Scheduling:
+    """Where a scheduled command may live: `allowed`, `forbidden`, `unknown` for each."""
+
+    __pydantic_config__ = _STRICT
+    remote_cron: str = "unknown"
+    scrontab: str = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Gpu:
+    """One type of GPU: where it is asked for and how much of it there is.
+
+    `memory` is GiB on one GPU, `per_node` how many a node has, `price` service units an hour.
+    """
+
+    __pydantic_config__ = _STRICT
+    partition: str
+    gres: str
+    per_node: int
+    memory: float | None = None
+    per_job: int | None = None
+    per_user: int | None = None
+    price: float | None = None
+    constraint: str | None = None
+    mig: bool = False
+    aliases: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Partition:
+    """One partition; `max_time` in Slurm's spelling."""
+
+    __pydantic_config__ = _STRICT
+    name: str
+    max_time: str | None = None
+    default: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SiteDefaults:
+    """Defaults for a job's options where the user set none."""
+
+    __pydantic_config__ = _STRICT
+    account: str | None = None
+    gpu_type: str | None = None
+    time: str | None = None
+    partition: str | None = None
+    mem: str | None = None
+    cpus: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SitePaths:
+    """Templates of absolute paths; `{user}` and `{home}` are filled in by the look."""
+
+    __pydantic_config__ = _STRICT
+    scratch: str = "/scratch/{user}"
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """A site profile."""
+
+    __pydantic_config__ = _STRICT
+    name: str
+    title: str
+    scheduler: str = "slurm"
+    checked: str | None = None
+    hostname: str | None = None
+    compute_internet: bool | None = None
+    paths: SitePaths = SitePaths()
+    modules: SiteModules = SiteModules()
+    purge: Purge = Purge()
+    scheduling: Scheduling = Scheduling()
+    defaults: SiteDefaults = SiteDefaults()
+    partitions: tuple[Partition, ...] = ()
+    gpus: dict[str, Gpu] | None = None
+
+    def gpu(self, name: str) -> tuple[str, Gpu] | None:
+        """The type and its data for a name or alias, or None."""
+        wanted = name.lower().replace("-", "_")
+        for key, gpu in (self.gpus or {}).items():
+            known = (key, gpu.gres, *gpu.aliases)
+            if wanted in {k.lower().replace("-", "_") for k in known}:
+                return key, gpu
+        return None
+
+    def gpu_names(self) -> tuple[str, ...]:
+        """The names that `--type` takes here."""
+        return tuple(self.gpus or {})

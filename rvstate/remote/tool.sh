@@ -1,0 +1,35 @@
+#!/bin/sh
+# Install uv below our own directory, with the pip of the site's Python.
+#   main LOCK SECONDS TOOLS MODULE      MODULE brings a Python with pip; empty means: the one on PATH
+# shellcheck shell=sh
+# shellcheck disable=SC2154 # rv_* come from lib.sh, which travels in front
+
+main() {
+    rv_lock "$1" "$2" || return 1
+    tools=$3
+    if "$tools/bin/uv" --version >/dev/null 2>&1; then
+        printf 'done 0\n'
+        return 0
+    fi
+    if reason=$(install_uv "$4" 2>&1); then
+        printf 'done 0\n'
+    else
+        printf 'failed 0 %s\n' "$(printf '%s' "$reason" | tail -n 1)"
+        return 1
+    fi
+}
+
+install_uv() {
+    # a login shell, for `module` is a function that the site's profile defines
+    # shellcheck disable=SC2016 # expanded there
+    python=$(bash -lc '[ -n "$1" ] && module load "$1" >/dev/null 2>&1; command -v python3' _ "$1" |
+        tail -n 1)
+    "${python:-python3}" -m pip --version >/dev/null 2>&1 ||
+        rv_fail "no Python with pip on the login node to install uv with; install uv by hand" ||
+        return 1
+    rm -rf "$tools/.uv-new"
+    mkdir -p "$tools/bin" || return 1
+    "${python:-python3}" -m pip install --quiet --no-deps --target "$tools/.uv-new" uv || return 1
+    "$tools/.uv-new/bin/uv" --version >/dev/null || return 1
+    mv -f "$tools/.uv-new/bin/uv" "$tools/bin/uv" && rm -rf "$tools/.uv-new"
+}

@@ -1,0 +1,106 @@
+"""A shipped script with its arguments, as the text that travels, and its answer read back.
+
+A script travels on standard input, so neither a csh login shell, nor `ps`, nor a length limit
+matters; its answer is framed by a random marker, so noise from start-up files does not matter.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from dataclasses import dataclass, field
+
+from rvstate import assets
+from rvstate.errors import ProbeError
+from rvstate.shell import quote
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """One remote command.
+
+    Args:
+        name: The file `remote/{name}.sh`, which defines `main`.
+        args: Its arguments; they never appear in an argument list of a process.
+        payload: Bytes for the script's standard input.
+        nonce: The marker of this answer's frame.
+    """
+
+    name: str
+    args: tuple[str, ...] = ()
+    payload: bytes = field(default=b"", repr=False)
+    nonce: str = field(default_factory=lambda: secrets.token_hex(8))
+
+    @property
+    def text(self) -> str:
+        """The whole script; cut short anywhere, it does nothing, for the last line starts it."""
+        call = " ".join(("rv_run", quote(self.nonce), *map(quote, self.args)))
+        return f"{assets.script('lib')}\n{assets.script(self.name)}\n{call}\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a script printed inside its frame.
+
+    Args:
+        status: The script's exit status.
+        sections: The text before the first section under "", then each section's bytes by name,
+            in order.
+        errors: What came on standard error, as text.
+    """
+
+    status: int
+    sections: tuple[tuple[str, bytes], ...]
+    errors: str = ""
+
+    @property
+    def body(self) -> bytes:
+        """What was printed outside any section."""
+        return self.first("")
+
+    def first(self, name: str) -> bytes:
+        """The first section of that name, or nothing."""
+        return next((body for key, body in self.sections if key == name), b"")
+
+    def all(self, name: str) -> tuple[bytes, ...]:
+        """Every section of that name."""
+        return tuple(body for key, body in self.sections if key == name)
+
+
+def read_answer(nonce: str, output: bytes, errors: str = "") -> Answer | None:
+    """The framed answer in a command's standard output.
+
+    Args:
+        nonce: The marker that the script was given.
+        output: Everything that came on standard output, noise included.
+        errors: Standard error, passed through.
+
+    Returns:
+        The answer, or None where the frame never began.
+
+    Raises:
+        ProbeError: The frame began and did not end: the connection was cut or the script killed.
+    """
+    mark = re.escape(f"\n@@rvstate {nonce} ".encode())
+    parts = re.split(mark + rb"([^\n]*)\n", b"\n" + output)
+    names, bodies = parts[1::2], parts[2::2]
+    if not names or names[0] != b"begin":
+        return None
+    if not names[-1].startswith(b"end "):
+        raise ProbeError(
+            "The connection ended in the middle of an answer.",
+            "Run the command again: every step can be repeated.",
+        )
+    status = int(names[-1].split()[1])
+    keys = ("", *(name.decode("utf-8", "surrogateescape") for name in names[1:-1]))
+    return Answer(status, tuple(zip(keys, bodies[:-1], strict=True)), errors)
+
+
+def read_any(output: bytes) -> Answer | None:
+    """The framed answer of a script whose marker is not at hand; None where there is no frame.
+
+    Raises:
+        ProbeError: As `read_answer`.
+    """
+    found = re.search(rb"^@@rvstate ([0-9a-f]+) begin$", output, re.M)
+    return read_answer(found.group(1).decode(), output) if found else None

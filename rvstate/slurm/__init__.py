@@ -1,0 +1,1 @@
+"""Slurm's languages: text in, values out; no input or output."""

@@ -1,0 +1,87 @@
+"""The local state directory: the user's variables, receipts, and what was learned (the disk door)."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rvstate.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """What rvstate keeps on this machine; the directory is made private when first written to."""
+
+    root: Path
+
+    @property
+    def _variables(self) -> Path:
+        return self.root / "env.json"
+
+    def variables(self) -> dict[str, str]:
+        """The user's own variables, name to value.
+
+        Raises:
+            ConfigError: The file is damaged; it is never taken for empty.
+        """
+        try:
+            found = json.loads(self._variables.read_text("utf-8"))
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError) as error:
+            raise ConfigError(
+                f"{self._variables} cannot be read ({type(error).__name__}); "
+                "your variables are in it.",
+                "Mend it (JSON, one object `vars`), or move it away and set the variables again.",
+            ) from error
+        variables = found.get("vars") if isinstance(found, dict) else None
+        if not isinstance(variables, dict) or not all(
+            isinstance(v, str) for v in variables.values()
+        ):
+            raise ConfigError(
+                f"{self._variables} does not hold an object `vars` of texts.",
+                "Mend it, or move it away and set the variables again.",
+            )
+        return variables
+
+    def change_variables(self, change: Callable[[dict[str, str]], None]) -> dict[str, str]:
+        """Change the variables under a lock, so that no concurrent edit is lost."""
+        with self._locked("env.lock"):
+            variables = self.variables()
+            change(variables)
+            self._write(self._variables, json.dumps({"vars": variables}, indent=2) + "\n")
+            return variables
+
+    def keep_receipt(self, run_id: str, receipt: dict[str, Any]) -> None:
+        """Keep what a run was made of."""
+        self._write(self.root / "runs" / f"{run_id}.json", json.dumps(receipt, indent=2) + "\n")
+
+    def receipts(self) -> Iterator[dict[str, Any]]:
+        """Every kept receipt, newest first; a damaged one is passed over."""
+        folder = self.root / "runs"
+        for path in sorted(folder.glob("*.json"), reverse=True) if folder.is_dir() else ():
+            with contextlib.suppress(OSError, ValueError):
+                yield json.loads(path.read_text("utf-8"))
+
+    def _write(self, path: Path, text: str) -> None:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        part = path.with_name(f".{path.name}.{os.getpid()}")
+        fd = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(fd, "w", encoding="utf-8", errors="surrogateescape") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+
+    @contextlib.contextmanager
+    def _locked(self, name: str) -> Iterator[None]:
+        self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with (self.root / name).open("a") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield

@@ -1,0 +1,1 @@
+"""The verbs: each reads the world through the doors, reasons, and acts."""

@@ -16,7 +16,7 @@ def script(name: str) -> str:
 @cache
 def job_scripts() -> dict[str, str]:
     """The scripts that jobs and schedules use on the cluster, name to text."""
-    names = ("job", "process")
+    names = ("job",)
     return {f"{name}.sh": script(name) for name in names}
 
 

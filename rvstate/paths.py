@@ -27,6 +27,7 @@ class RemotePath(str):
     __slots__ = ()
 
     def __new__(cls, text: str) -> RemotePath:
+        """Check the text and take out `//`, `.` and `..`."""
         if not text.startswith("/"):
             raise ConfigError(f"{text!r} is not an absolute path.", "Write it from / on.")
         if any(unicodedata.category(c) == "Cc" for c in text):

@@ -113,10 +113,13 @@ def remove(text: str) -> str:
         return text
     before, after = text[: found.start], text[found.end :]
     marker = _MARKER.match(text, found.start)
+    # An editor that turned the whole file into CRLF did so with our two line breaks as well.
+    ours = "\r\n" if marker and marker[0].endswith("\r\n") else "\n"
     # Only a blank line is ours; where the user took it away, nothing more may go.
-    before = re.sub(r"(\A|\n)\r?\n\Z", r"\1", before)
+    if before == ours or before.endswith("\n" + ours):
+        before = before.removesuffix(ours)
     if marker and marker["joined"] and not after:
-        before = re.sub(r"\r?\n\Z", "", before)
+        before = before.removesuffix(ours)
     return before + after
 
 

@@ -92,8 +92,8 @@ def cron_command(words: Iterable[str]) -> str:
     r"""A command for a crontab line, where `%` means a line break unless escaped (crontab(5)).
 
     Crons differ in what they take off: all pass `\%` on, with or without its backslash, and
-    Debian's also makes one backslash of two.  So `%` is escaped *outside* quotes, where the shell takes the
-    backslash off if cron did not, and no two backslashes ever stand together.
+    Debian's also makes one backslash of two.  So `%` is escaped *outside* quotes, where the shell
+    takes the backslash off if cron did not, and no two backslashes ever stand together.
 
     Raises:
         ConfigError: A word with a line break, which a crontab line cannot hold.
@@ -118,6 +118,6 @@ def printf_b(data: bytes) -> str:
     So any contents travel inside a script's text, whatever encoding a connector puts on it.
     """
     return "".join(
-        chr(byte) if 32 <= byte < 127 and byte != 92 or byte in (9, 10) else f"\\0{byte:03o}"
+        chr(byte) if (32 <= byte < 127 and byte != 92) or byte in (9, 10) else f"\\0{byte:03o}"
         for byte in data
     )

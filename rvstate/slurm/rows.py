@@ -9,22 +9,34 @@ from rvstate.errors import ParseError
 # ASCII "unit separator".  Slurm copies it from the format to the output unchanged.
 SEPARATOR = "\x1f"
 
-# A row ends with a separator and a line break, and the next one begins with a job id.
-_ROW_END = re.compile(rf"{SEPARATOR}\n(?=[0-9][^{SEPARATOR}\n]*{SEPARATOR})")
+# Behind the last field of a row comes the end, or a line break and the job id of the next row.
+_ROW_END = re.compile(rf"{SEPARATOR}\n?(?:\Z|(?<=\n)(?=[0-9][^{SEPARATOR}\n]*{SEPARATOR}))")
 
 
 def split_rows(text: str, count: int) -> tuple[tuple[str, ...], ...]:
     """Split text in which every field is *followed* by a separator, into rows of `count` fields.
 
-    A line break inside a field is kept; a separator inside the last field is kept as well.
+    Fields are counted, so a line break in any of them is kept; a separator is kept in the last.
 
     Raises:
         ParseError: A row has fewer fields, or something else was printed in between.
     """
-    if not text.strip():
-        return ()
-    rows = _ROW_END.split(text.removesuffix("\n").removesuffix(SEPARATOR))
-    return tuple(_fields(row, count) for row in rows)
+    rows: list[tuple[str, ...]] = []
+    position = 0 if text.strip() else len(text)
+    while position < len(text):
+        fields: list[str] = []
+        for _ in range(count - 1):
+            end = text.find(SEPARATOR, position)
+            if end < 0:
+                raise _short(text[position:], count)
+            fields.append(text[position:end])
+            position = end + 1
+        last = _ROW_END.search(text, position)
+        if last is None or not re.match(r"[0-9][^\n]*\Z", fields[0]):
+            raise _short(SEPARATOR.join(fields), count)
+        rows.append((*fields, text[position : last.start()]))
+        position = last.end()
+    return tuple(rows)
 
 
 def split_lines(text: str, count: int) -> tuple[tuple[str, ...], ...]:
@@ -33,16 +45,19 @@ def split_lines(text: str, count: int) -> tuple[tuple[str, ...], ...]:
     Raises:
         ParseError: A line has another number of fields.
     """
-    return tuple(
-        _fields(line.removesuffix(SEPARATOR), count) for line in text.split("\n") if line.strip()
+    rows = tuple(
+        tuple(line.removesuffix(SEPARATOR).split(SEPARATOR))
+        for line in text.split("\n")
+        if line.strip()
     )
+    for row in rows:
+        if len(row) != count:
+            raise _short(SEPARATOR.join(row), count)
+    return rows
 
 
-def _fields(row: str, count: int) -> tuple[str, ...]:
-    fields = tuple(row.split(SEPARATOR, count - 1))
-    if len(fields) != count:
-        raise ParseError(f"Expected {count} fields and found {len(fields)} in {row[:80]!r}.")
-    return fields
+def _short(row: str, count: int) -> ParseError:
+    return ParseError(f"Expected a row of {count} fields, beginning with its id, in {row[:80]!r}.")
 
 
 def number(text: str) -> int:

@@ -1,0 +1,89 @@
+"""A job to be submitted, and what is known of one that was."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from rvstate.paths import RemotePath
+from rvstate.slurm.options import SbatchOptions
+from rvstate.slurm.states import JobState
+
+
+@dataclass(frozen=True, slots=True)
+class JobSpec:
+    """Everything that a batch script is rendered from.
+
+    Args:
+        run_id: Names the run; it is the submission token too.
+        options: What is asked of the scheduler.
+        rv: rvstate's directory on scratch.
+        run_directory: The run's own directory.
+        library: The directory of our scripts.
+        modules: Environment modules, loaded before the environment.
+        environment: The Python environment's directory, or None.
+        variables: Variables that rvstate sets, name to value; the user's own win over them.
+        variables_file: The user's own variables.
+        snapshot: The job's copy of the code, or None.
+        subdirectory: Where in it the command runs.
+        sources: The directory below the snapshot that imports come from (`src`, `.`), or empty.
+        keep: Paths to copy to RV_OUTPUT_DIR at the end.
+        command: The user's command as words.
+        note: One line for the reader of the script.
+    """
+
+    run_id: str
+    options: SbatchOptions
+    rv: RemotePath
+    run_directory: RemotePath
+    library: RemotePath
+    command: tuple[str, ...]
+    variables: tuple[tuple[str, str], ...] = ()
+    variables_file: RemotePath | None = None
+    modules: tuple[str, ...] = ()
+    environment: RemotePath | None = None
+    snapshot: RemotePath | None = None
+    subdirectory: str = ""
+    sources: str = ""
+    keep: tuple[str, ...] = ()
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RunRecord:
+    """One run, as far as anybody knows it.
+
+    Args:
+        run_id: Ours.
+        job: The scheduler's id, or None where it never answered.
+        name: The job's name.
+        state: UNKNOWN where nobody could tell; never guessed.
+        reason: Why it waits, in words.
+        exit_code: The program's own, or None.
+        elapsed: Seconds of run time, or None.
+        project: The project's name.
+        branch: The branch, or None.
+        commit: The commit, or None.
+        dirty: Whether the tree differed from the commit.
+        submitted: Seconds since 1970, or None.
+        log: The log's path on the cluster.
+        error_log: The error log's path.
+        command: As the user typed it.
+        nodes: Names of nodes.
+    """
+
+    run_id: str
+    job: str | None
+    name: str
+    state: JobState
+    reason: str = ""
+    exit_code: int | None = None
+    elapsed: int | None = None
+    project: str = ""
+    branch: str | None = None
+    commit: str | None = None
+    dirty: bool = False
+    submitted: int | None = None
+    log: str = ""
+    error_log: str = ""
+    command: tuple[str, ...] = ()
+    nodes: tuple[str, ...] = field(default=())

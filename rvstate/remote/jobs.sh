@@ -1,0 +1,32 @@
+#!/bin/sh
+# What is known of runs: their own records, the queue, and accounting for those that left it.
+#   main RUNS LIMIT QUEUE ACCOUNTING
+# RUNS: the directory of runs, of which the newest LIMIT count.  QUEUE and ACCOUNTING are command
+# lines (empty for a scheduler that is asked elsewhere); ACCOUNTING is given --jobs=ID,... behind.
+# shellcheck shell=sh
+# shellcheck disable=SC2154 # rv_* come from lib.sh, which travels in front
+
+main() {
+    runs=$1
+    limit=$2
+    queue=$3
+    accounting=$4
+    ids=''
+    set --
+    # shellcheck disable=SC2012 # run ids are ours: digits, letters, dashes
+    for run in $(ls -1r "$runs" 2>/dev/null | head -n "$limit"); do
+        set -- "$@" "$run/job" "$run/exit" "$run/receipt.json"
+        if [ -s "$runs/$run/job" ] && read -r id <"$runs/$run/job"; then
+            ids=$ids,$id
+        fi
+    done
+    rv_section records
+    # one process for all the small files; /dev/null keeps the names in front
+    if [ $# -gt 0 ]; then (cd "$runs" && grep -s '' "$@" /dev/null); fi
+    [ -n "$queue" ] || return 0
+    rv_section queue
+    eval "$queue" || rv_section queue-failed
+    rv_section accounting
+    # accounting may be absent at a site: then it says nothing
+    if [ -n "$ids" ]; then eval "$accounting --jobs=${ids#,}" 2>/dev/null || :; fi
+}

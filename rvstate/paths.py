@@ -62,7 +62,7 @@ def component(name: str) -> str:
     `/` becomes `--`, other characters than letters, digits, `.`, `_`, `-` are dropped, and at most
     80 characters remain.  The result is injective: where something was dropped or cut, or where a
     name holds `--` itself, `-x` and a short digest of the full name are appended; a name that ends
-    like that by itself gets a digest as well.  (A digest without the `x` would be mistaken for the
+    like that by itself, or looks like a detached HEAD's directory, gets a digest as well.  (A digest without the `x` would be mistaken for the
     date in `exp-20240115`, and the other way round.)
 
     Args:
@@ -74,7 +74,8 @@ def component(name: str) -> str:
     safe = re.sub(r"[^A-Za-z0-9._-]", "", name.replace("/", "--")).lstrip("-.")
     reversible = "--" not in name and safe.replace("--", "/") == name
     plain = safe and len(safe) <= _MAX_COMPONENT and not safe.endswith("-") and safe != "_default"
-    if reversible and plain and not re.search(r"(?:\A|-)x[0-9a-f]{8}\Z", safe):
+    taken = safe.startswith("detached-") or re.search(r"(?:\A|-)x[0-9a-f]{8}\Z", safe)
+    if reversible and plain and not taken:
         return safe
     # surrogatepass, unlike surrogateescape, gives every text bytes of its own.
     digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:8]

@@ -6,6 +6,7 @@ matters; its answer is framed by a random marker, so noise from start-up files d
 
 from __future__ import annotations
 
+import base64
 import re
 import secrets
 from dataclasses import dataclass, field
@@ -22,7 +23,7 @@ class Script:
     Args:
         name: The file `remote/{name}.sh`, which defines `main`.
         args: Its arguments; they never appear in an argument list of a process.
-        payload: Bytes for the script's standard input.
+        payload: Bytes for the script's standard input, where they arrive in base64.
         nonce: The marker of this answer's frame.
     """
 
@@ -36,6 +37,11 @@ class Script:
         """The whole script; cut short anywhere, it does nothing, for the last line starts it."""
         call = " ".join(("rv_run", quote(self.nonce), *map(quote, self.args)))
         return f"{assets.script('lib')}\n{assets.script(self.name)}\n{call}\n"
+
+    @property
+    def data(self) -> bytes:
+        """The payload as it travels: text, for pyinfra's own connectors carry nothing else."""
+        return base64.encodebytes(self.payload)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from rvstate.errors import ConfigError
+from rvstate.model.project import File, Tree
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +63,23 @@ class State:
     def keep_receipt(self, run_id: str, receipt: dict[str, Any]) -> None:
         """Keep what a run was made of."""
         self._write(self.root / "runs" / f"{run_id}.json", json.dumps(receipt, indent=2) + "\n")
+
+    def keep_tree(self, key: str, tree: Tree) -> None:
+        """Remember which files a workspace holds, so that the next push is only the difference."""
+        rows = [[f.path, f.kind, f.digest, f.size] for f in tree.files]
+        self._write(self._tree(key), json.dumps(rows))
+
+    def tree(self, key: str) -> Tree | None:
+        """What was remembered; None where nothing was, or not readably."""
+        try:
+            rows = json.loads(self._tree(key).read_text("utf-8", "surrogateescape"))
+            return Tree(tuple(File(*row) for row in rows))
+        except (OSError, ValueError, TypeError):
+            # the whole tree is sent then, which is always right
+            return None
+
+    def _tree(self, key: str) -> Path:
+        return self.root / "trees" / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.json"
 
     def receipts(self) -> Iterator[dict[str, Any]]:
         """Every kept receipt, newest first; a damaged one is passed over."""

@@ -167,7 +167,7 @@ class Local:
             text.seek(0)
             fd = text.fileno()
             argv = ["sh", "-c", f'eval "$(cat /dev/fd/{fd})"']
-            return _spawn(argv, script.payload, self._env(), (fd,))
+            return _spawn(argv, script.data, self._env(), (fd,))
 
     def finish(self, script: Script, running: Running) -> Answer:
         """Wait for its answer."""
@@ -242,7 +242,7 @@ class Ssh:
     def begin(self, script: Script) -> Running:
         """Start a script over the shared connection."""
         text = script.text.encode("utf-8", "surrogateescape")
-        return self._start(remote_command(len(text)), text + script.payload)
+        return self._start(remote_command(len(text)), text + script.data)
 
     def finish(self, script: Script, running: Running) -> Answer:
         """Wait for its answer; log in and repeat where the command never started."""

@@ -1,21 +1,25 @@
 #!/bin/sh
 # Build one generation of a project's environment aside, check it, and switch the link to it.
-#   main LOCK SECONDS LINK GENERATION DIGEST UV MODULE PYTHON CODE (SOURCE)...
+#   main LOCK SECONDS LINK GENERATION DIGEST UV CACHE MODULE PYTHON CODE (SOURCE)...
 # SOURCE: a requirements file or pyproject.toml below CODE.  PYTHON: a version or path; empty for
-# the one that MODULE brings.  The stamp is written last, so a build that was killed is invisible.
+# the one that MODULE brings.  CACHE: uv's cache, on the file system of the environments, so that
+# files are links and not copies.  The stamp is written last, so a build that was killed is invisible.
 # shellcheck shell=sh
 # shellcheck disable=SC2154 # rv_* come from lib.sh, which travels in front
 
 main() {
-    rv_lock "$1" "$2" || return 1
+    mkdir -p "${1%/*}" && rv_lock "$1" "$2" || return 1
     link=$3
     generation=$4
     digest=$5
     uv=$6
-    module=$7
-    python=$8
-    code=$9
+    UV_CACHE_DIR=$7
+    export UV_CACHE_DIR
+    module=$8
+    python=$9
     shift 9
+    code=$1
+    shift
     if [ "$(head -n 1 "$generation/.rvstate-environment" 2>/dev/null)" != "$digest" ]; then
         build "$@" || return 1
     fi

@@ -1,0 +1,113 @@
+"""Drives pyinfra for one account: connect, prepare, execute, and the results as plain values."""
+
+from __future__ import annotations
+
+# First of all, as in pyinfra's own command: gevent must be there before sockets and subprocesses.
+from gevent import monkey
+
+monkey.patch_all()
+
+import logging  # noqa: E402
+from collections.abc import Callable  # noqa: E402
+from dataclasses import dataclass, field  # noqa: E402
+from typing import Any  # noqa: E402
+
+from pyinfra.api import Config, Inventory, State  # noqa: E402
+from pyinfra.api.connect import connect_all, disconnect_all  # noqa: E402
+from pyinfra.api.exceptions import PyinfraError  # noqa: E402
+from pyinfra.api.operation import add_op  # noqa: E402
+from pyinfra.api.operations import run_ops  # noqa: E402
+from pyinfra.api.state import BaseStateCallback  # noqa: E402
+
+from rvstate.script import Answer, read_any  # noqa: E402
+from rvstate.transport import LOCAL, Local, Ssh, Transport  # noqa: E402
+
+# Our command prints its own report; pyinfra's lines would say everything twice.
+logging.getLogger("pyinfra").setLevel(logging.CRITICAL)
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One operation to run.
+
+    Args:
+        name: What is being done, in a few words, for people.
+        operation: A pyinfra operation.
+        arguments: Its arguments.
+    """
+
+    name: str
+    operation: Any
+    arguments: dict[str, Any] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What became of one step.
+
+    Args:
+        ran: Whether it was reached at all.
+        succeeded: Whether every command of it succeeded.
+        answer: The answer of its script; None where none was sent or it never began.
+        errors: Standard error, for people.
+    """
+
+    ran: bool
+    succeeded: bool
+    answer: Answer | None
+    errors: str
+
+
+class _Progress(BaseStateCallback):  # type: ignore[misc] # pyinfra is untyped here
+    """Tells which operation begins."""
+
+    def __init__(self, tell: Callable[[str], None]) -> None:
+        self._tell = tell
+
+    def operation_start(self, state: Any, op_hash: str) -> None:
+        """Pass the operation's name on."""
+        self._tell(", ".join(state.get_op_meta(op_hash).names))
+
+
+def run(
+    transport: Transport, steps: tuple[Step, ...], tell: Callable[[str], None]
+) -> tuple[Report, ...]:
+    """Run the steps in order; the first that fails is the last.
+
+    Args:
+        transport: The way to the account; its connection is the one that pyinfra uses.
+        steps: The operations.
+        tell: Told the name of each step as it begins.
+
+    Raises:
+        RvstateError: The connection failed, or an operation refused before it changed anything.
+    """
+    remote = isinstance(transport, Ssh)
+    name = f"@openssh/{transport.name}" if remote else LOCAL
+    inventory = Inventory(([(name, {})], {}))
+    state = State(inventory, Config())
+    state.add_callback_handler(_Progress(tell))
+    (host,) = list(inventory)
+    host.connector_data["rvstate_transport"] = transport
+    connect_all(state)
+    metas = [
+        add_op(state, step.operation, name=step.name, **step.arguments)[host] for step in steps
+    ]
+    try:
+        run_ops(state)
+    except PyinfraError:
+        # "No hosts remaining!": what went wrong is in the operation's own output (finding F9)
+        tell("a step failed")
+    finally:
+        disconnect_all(state)
+    if isinstance(transport, Local):
+        transport.commands += sum(meta.is_complete() and meta.executed for meta in metas)
+    return tuple(_report(meta) for meta in metas)
+
+
+def _report(meta: Any) -> Report:
+    if not meta.is_complete():
+        return Report(False, False, None, "")
+    output = "\n".join(meta.stdout_lines) + "\n"
+    answer = read_any(output.encode("utf-8", "surrogateescape"))
+    return Report(True, meta.did_succeed(), answer, "\n".join(meta.stderr_lines))

@@ -1,0 +1,95 @@
+"""A run's operations in their order, driven through pyinfra; submission is the last."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from rvstate.errors import ConvergeError, RvstateError, SubmitError
+from rvstate.infra import drive
+from rvstate.infra.drive import Report, Step
+from rvstate.infra.operations import account, job
+from rvstate.model.layout import Layout
+from rvstate.model.observed import ObservedState
+from rvstate.model.plan import Plan
+from rvstate.model.resources import DesiredState
+from rvstate.script import Script
+from rvstate.transport import Transport
+
+
+@dataclass(frozen=True, slots=True)
+class Scripts:
+    """What a run sends; None where there is nothing to do."""
+
+    push: Script | None
+    build: Script | None
+    submit: Script
+
+
+def run(
+    transport: Transport,
+    layout: Layout,
+    plan: Plan,
+    observed: ObservedState,
+    scripts: Scripts,
+    tell: Callable[[str], None],
+) -> tuple[str | None, bool]:
+    """Run all of it.
+
+    Returns:
+        The job's id and whether it is new; no id where the code on the cluster was changed by
+        somebody else meanwhile, so that all must be sent again.
+
+    Raises:
+        ConvergeError: A step before the submission failed.
+        SubmitError: The scheduler did not take the job.
+    """
+    steps = [
+        Step(
+            f"making {kind} as declared",
+            account.BY_KIND[kind],
+            {
+                "desired": DesiredState(tuple(c.resource for c in changes)),
+                "layout": layout,
+                "observed": observed,
+            },
+        )
+        for kind, changes in plan.by_kind()
+        if kind in account.BY_KIND
+    ]
+    if scripts.push is not None:
+        steps.append(Step("sending the code", job.workspace, {"script": scripts.push}))
+    if scripts.build is not None:
+        steps.append(Step("building the environment", job.environment, {"script": scripts.build}))
+    steps.append(Step("submitting", job.submit, {"script": scripts.submit}))
+    reports = drive.run(transport, tuple(steps), tell)
+    for step, report in zip(steps, reports, strict=True):
+        if report.ran and not report.succeeded:
+            raise _failure(step, report)
+    pushed = reports[-2 if scripts.build is None else -3] if scripts.push is not None else None
+    if pushed is not None and _says(pushed) == "stale":
+        return None, False
+    word, _, number = _says(reports[-1]).partition(" ")
+    if word == "stale":
+        return None, False
+    return number, word == "submitted"
+
+
+def _says(report: Report) -> str:
+    """The last line that the script itself printed."""
+    body = report.answer.body.decode("utf-8", "replace") if report.answer else ""
+    lines = [line for line in body.splitlines() if line.strip()]
+    return lines[-1] if lines else ""
+
+
+def _failure(step: Step, report: Report) -> RvstateError:
+    said = [line.removeprefix("rvstate: ") for line in report.errors.splitlines() if line.strip()]
+    words = "\n    ".join(said[-12:]) or "it gave no reason"
+    if step.operation is job.submit:
+        return SubmitError(
+            f"The job was not submitted:\n    {words}", "Mend that and run the command again."
+        )
+    return ConvergeError(
+        f"{step.name[0].upper()}{step.name[1:]} failed, so no job was submitted:\n    {words}",
+        "Mend that and run the command again.",
+    )

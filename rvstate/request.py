@@ -1,0 +1,132 @@
+"""What the user asks for, made into sbatch's options by the site's data; pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from rvstate.errors import ConfigError, RefusedError
+from rvstate.model.settings import Settings
+from rvstate.model.site import Gpu, Site
+from rvstate.slurm import duration, memory
+from rvstate.slurm.options import SbatchOptions, check_raw
+
+_HOUR = 3600
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """The resource options of `rvstate run`, as typed; None where not given.
+
+    Args:
+        gpus: How many GPUs.
+        gpu_type: Which type, by name or alias.
+        mig: The smallest slice of a GPU, one of it.
+        time: Walltime, for example `2h` or `1-00:00:00`.
+        mem: Memory of a node, for example `32G`.
+        cpus: CPUs of a task.
+        partition: Over what the site's data says.
+        account: The allocation that pays.
+        raw: `--sbatch KEY=VALUE`, for everything else.
+    """
+
+    gpus: int | None = None
+    gpu_type: str | None = None
+    mig: bool = False
+    time: str | None = None
+    mem: str | None = None
+    cpus: int | None = None
+    partition: str | None = None
+    account: str | None = None
+    raw: tuple[tuple[str, str | None], ...] = ()
+
+
+def options(request: Request, settings: Settings, site: Site) -> SbatchOptions:
+    """What is asked of the scheduler.
+
+    Raises:
+        ConfigError: A value is wrong.
+        RefusedError: No partition of the site can fulfil it.
+    """
+    defaults = settings.defaults
+    for key, value in request.raw:
+        check_raw(key, value)
+    gpu = _gpu(request, settings, site)
+    time = request.time or defaults.time
+    seconds = duration.parse(time) if time else None
+    mem = request.mem or defaults.mem
+    partition = request.partition or (gpu[1].partition if gpu else None) or defaults.partition
+    _check_time(site, partition, seconds)
+    return SbatchOptions(
+        partition=partition or "",
+        account=request.account or defaults.account or "",
+        time=seconds,
+        mem=memory.parse(mem) if mem else None,
+        cpus_per_task=request.cpus or defaults.cpus,
+        gpus=_gres(request, gpu),
+        constraint=(gpu[1].constraint or "") if gpu else "",
+        raw=request.raw,
+    )
+
+
+def _gpu(request: Request, settings: Settings, site: Site) -> tuple[str, Gpu] | None:
+    """The type that the job gets, by the site's data; never a smaller one than named."""
+    if request.gpus == 0:
+        return None
+    if site.scheduler == "process" and (request.gpus or request.gpu_type or request.mig):
+        raise RefusedError(
+            "This machine has no scheduler for GPUs, and no GPU was given to the job.",
+            "Leave out -g, -t and --mig, or run it on a cluster: `rvstate init` connects to one.",
+        )
+    name = "mig" if request.mig else request.gpu_type
+    if name is None:
+        name = settings.defaults.gpu_type if site.gpus else None
+    if name is None:
+        if request.gpus and site.gpus:
+            raise ConfigError(
+                "Which type of GPU? Nothing was said, and the site has several.",
+                f"Add -t TYPE ({', '.join(site.gpu_names())}), or set gpu_type in [defaults].",
+            )
+        return None
+    if not site.gpus:
+        return None
+    found = site.gpu(name)
+    if found is None:
+        raise ConfigError(
+            f"{site.title} has no GPU type {name!r}.", f"It has: {', '.join(site.gpu_names())}."
+        )
+    _check_count(request, found, site)
+    return found
+
+
+def _check_count(request: Request, found: tuple[str, Gpu], site: Site) -> None:
+    name, gpu = found
+    count = request.gpus or 1
+    most = min(gpu.per_job or gpu.per_node, gpu.per_node)
+    if count > most:
+        raise RefusedError(
+            f"{count} × {name} do not fit one node of {site.title}, which gives a job at most "
+            f"{most}.",
+            f"Ask for at most {most}, or for another type: {', '.join(site.gpu_names())}.",
+        )
+
+
+def _gres(request: Request, gpu: tuple[str, Gpu] | None) -> tuple[str | None, int] | None:
+    if gpu is not None:
+        return gpu[1].gres, request.gpus or 1
+    if request.gpus or request.gpu_type:
+        # a site without data: Slurm itself knows its types
+        return request.gpu_type, request.gpus or 1
+    return None
+
+
+def _check_time(site: Site, partition: str | None, seconds: int | None) -> None:
+    for known in site.partitions:
+        if seconds is None or known.name != partition or known.max_time is None:
+            continue
+        most = duration.parse_slurm(known.max_time)
+        if most is not None and seconds > most:
+            raise RefusedError(
+                f"{duration.render(seconds)} is more than partition {partition} allows "
+                f"({known.max_time}).",
+                f"Ask for at most {most // _HOUR}h.",
+            )

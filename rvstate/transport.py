@@ -1,12 +1,14 @@
 """The one way to a login node: OpenSSH, or this machine itself.
 
-`Ssh` keeps one ControlMaster connection for the day and sends every script over it; `Local` runs the
-same scripts here.  Both take a `Script` and give back its `Answer`.
+`Ssh` keeps one ControlMaster connection for the day and sends every script over it; `Local` runs
+the same scripts here.  Both take a `Script` and give back its `Answer`.
 """
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import hashlib
 import os
 import random
 import re
@@ -15,10 +17,12 @@ import stat
 import subprocess
 import sys
 import tempfile
+import threading
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
 from rvstate.errors import (
     ConfigError,
@@ -37,9 +41,21 @@ _PERSIST = "12h"
 # What a pipe takes without a reader on every system that we know (Linux 64 KiB, macOS 16 KiB).
 _PIPE = 16000
 _ATTEMPTS = 5
+# sshd takes ten sessions on one connection (MaxSessions, sshd_config(5)); ssh answers the eleventh
+# by silently logging in again, which a second factor would make a prompt.  Two stay free for the
+# user's own use of the socket, and a stream that may last for hours leaves two more.
+_SESSIONS = 8
+_LASTING_SESSIONS = 6
+_SLOT_TRIES = 600
+_SLOT_PAUSE = 0.1
+# What ssh says only before it has logged in: nothing can have begun, so asking again is safe.
 _BUSY = re.compile(
-    r"kex_exchange_identification|Connection closed by .* port|Connection reset by peer", re.I
+    r"^(?:kex_exchange_identification|ssh_exchange_identification):"
+    r"|^(?:banner|Banner) exchange:.*(?:closed|reset)"
+    r"|^Connection (?:closed|reset) by \S+(?: port \d+)?\s*$",
+    re.M,
 )
+_CUT = re.compile(r"client_loop:|mux_client_|Broken pipe|Timeout, server")
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,14 +92,32 @@ class Transport(Protocol):
     def execute(self, command: str, data: bytes = b"") -> Completed:
         """Run one command line of a POSIX shell with `data` on its standard input."""
 
+    def stream(self, script: Script, source: int | None, sink: Callable[[bytes], object]) -> int:
+        """Run a script that shows what it does as it happens; see `Ssh.stream`."""
+
+    def terminal(self, script: Script) -> int:
+        """Run a script with a terminal of its own; see `Ssh.terminal`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """A command that already ended, in the place of one under way."""
+
+    done: Completed
+
+    def result(self, timeout: float | None = None) -> Completed:  # noqa: ARG002 - the protocol's
+        """What it came to."""
+        return self.done
+
 
 @dataclass(slots=True)
 class _Process:
-    """A local process whose standard input may be larger than a pipe."""
+    """A local process whose input may be larger than a pipe; `slot` is held until its end."""
 
     process: subprocess.Popen[bytes]
     errors: tempfile._TemporaryFileWrapper[bytes]
     data: bytes
+    slot: BinaryIO | None = None
 
     def result(self, timeout: float | None = None) -> Completed:
         """Feed it, wait for it, collect it."""
@@ -103,6 +137,8 @@ class _Process:
             self.errors.seek(0)
             errors = self.errors.read().decode("utf-8", "replace")
             self.errors.close()
+            if self.slot is not None:
+                self.slot.close()
         return Completed(self.process.returncode, output, errors)
 
 
@@ -111,6 +147,7 @@ def _spawn(
     data: bytes,
     env: dict[str, str] | None = None,
     pass_fds: tuple[int, ...] = (),
+    slot: BinaryIO | None = None,
 ) -> _Process:
     # A file, not a pipe: a ControlMaster that stays behind may keep standard error open.
     errors = tempfile.NamedTemporaryFile(prefix="rvstate-")  # noqa: SIM115 - closed by result()
@@ -131,18 +168,117 @@ def _spawn(
             process.stdin.close()
         process.stdin = None
         data = b""
-    return _Process(process, errors, data)
+    return _Process(process, errors, data, slot)
 
 
-def _answer(script: Script, done: Completed, host: str) -> Answer:
-    answer = read_answer(script.nonce, done.output, done.errors)
-    if answer is not None:
-        return answer
-    said = (done.output.decode("utf-8", "replace") + done.errors).strip().splitlines()
-    raise ProbeError(
-        f"{host} ran no command for us; it said: {said[-1] if said else '(nothing)'}",
+def _nothing_ran(host: str, said: str) -> ProbeError:
+    lines = said.strip().splitlines()
+    return ProbeError(
+        f"{host} ran no command for us; it said: {lines[-1] if lines else '(nothing)'}",
         f"Check that `ssh {host} true` works and that the account has a login shell.",
     )
+
+
+def _said(done: Completed) -> str:
+    return done.output.decode("utf-8", "replace") + done.errors
+
+
+class Tap:
+    """Takes the frame of a script off its output while that output still comes.
+
+    Args:
+        nonce: The script's marker.
+    """
+
+    def __init__(self, nonce: str) -> None:
+        self._mark = f"\n@@rvstate {nonce} ".encode()
+        self._held = b""
+        self.noise = b""
+        """What start-up files printed in front."""
+        self.begun = False
+        self.group: str | None = None
+        """The remote process group, where the script told it."""
+        self.status: int | None = None
+        """The script's exit status, once it ended."""
+
+    def feed(self, data: bytes) -> bytes:
+        """Add what came; give back what is the script's own output, byte for byte."""
+        self._held += data
+        out = b""
+        while (at := self._held.find(self._mark)) >= 0:
+            end = self._held.find(b"\n", at + len(self._mark))
+            out += self._text(self._held[:at])
+            if end < 0:
+                self._held = self._held[at:]
+                return out
+            self._word(self._held[at + len(self._mark) : end])
+            self._held = self._held[end + 1 :]
+        # a marker may have come half
+        keep = next(
+            (n for n in range(len(self._mark) - 1, 0, -1) if self._held.endswith(self._mark[:n])), 0
+        )
+        cut = len(self._held) - keep
+        out += self._text(self._held[:cut])
+        self._held = self._held[cut:]
+        return out
+
+    def rest(self) -> bytes:
+        """What is left at the end of the output."""
+        out = self._text(self._held)
+        self._held = b""
+        return out
+
+    def _text(self, data: bytes) -> bytes:
+        if self.begun:
+            return data
+        self.noise += data
+        return b""
+
+    def _word(self, header: bytes) -> None:
+        word, _, value = header.decode("utf-8", "replace").partition(" ")
+        if word == "begin":
+            self.begun = True
+        elif word == "group" and value.isdigit() and int(value) > 1:
+            self.group = value
+        elif word == "end" and value.isdigit():
+            self.status = int(value)
+
+
+def _stream(
+    process: subprocess.Popen[bytes],
+    tap: Tap,
+    first: bytes,
+    source: int | None,
+    sink: Callable[[bytes], object],
+) -> int:
+    """Feed a process from a descriptor and hand on what it prints, both as they come."""
+    assert process.stdin is not None
+    assert process.stdout is not None
+    # a thread, for ours may be waiting on the terminal while the process has long ended
+    feeder = threading.Thread(target=_feed, args=(process.stdin, first, source), daemon=True)
+    feeder.start()
+    while chunk := os.read(process.stdout.fileno(), 65536):
+        if text := tap.feed(chunk):
+            sink(text)
+    if text := tap.rest():
+        sink(text)
+    return process.wait()
+
+
+def _feed(pipe: object, first: bytes, source: int | None) -> None:
+    # the other end may stop listening at any time: its exit status says what that meant
+    with contextlib.suppress(OSError, ValueError):
+        fd = pipe.fileno()  # type: ignore[attr-defined]
+        _write_all(fd, first)
+        while source is not None and (chunk := os.read(source, 65536)):
+            _write_all(fd, chunk)
+    with contextlib.suppress(OSError, ValueError):
+        pipe.close()  # type: ignore[attr-defined]
+
+
+def _write_all(fd: int, data: bytes) -> None:
+    while data:
+        data = data[os.write(fd, data) :]
 
 
 @dataclass(slots=True)
@@ -161,17 +297,41 @@ class Local:
     def begin(self, script: Script) -> Running:
         """Start a script; its text comes from an unlinked file, so that no list shows it."""
         self.commands += 1
-        with tempfile.TemporaryFile() as text:
-            text.write(script.text.encode("utf-8", "surrogateescape"))
-            text.flush()
-            text.seek(0)
+        with _text_file(script) as text:
             fd = text.fileno()
-            argv = ["sh", "-c", f'eval "$(cat /dev/fd/{fd})"']
-            return _spawn(argv, script.data, self._env(), (fd,))
+            return _spawn(_from_descriptor(fd), script.data, self._env(), (fd,))
 
     def finish(self, script: Script, running: Running) -> Answer:
         """Wait for its answer."""
-        return _answer(script, running.result(), "This machine")
+        done = running.result()
+        answer = read_answer(script.nonce, done.output, done.errors)
+        if answer is None:
+            raise _nothing_ran("This machine", _said(done))
+        return answer
+
+    def stream(self, script: Script, source: int | None, sink: Callable[[bytes], object]) -> int:
+        """As `Ssh.stream`; Ctrl-C reaches the command by itself, it is of our process group."""
+        self.commands += 1
+        tap = Tap(script.nonce)
+        with _text_file(script) as text:
+            fd = text.fileno()
+            process = subprocess.Popen(
+                _from_descriptor(fd),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                env=self._env(),
+                pass_fds=(fd,),
+            )
+        status = _stream(process, tap, script.data, source, sink)
+        return status if tap.status is None else tap.status
+
+    def terminal(self, script: Script) -> int:
+        """As `Ssh.terminal`: the terminal is ours."""
+        self.commands += 1
+        with _text_file(script) as text:
+            fd = text.fileno()
+            argv = _from_descriptor(fd)
+            return subprocess.run(argv, check=False, env=self._env(), pass_fds=(fd,)).returncode
 
     def run(self, script: Script) -> Answer:
         """Run a script to its end."""
@@ -184,6 +344,18 @@ class Local:
         if self.home is not None:
             env["HOME"] = str(self.home)
         return env
+
+
+def _from_descriptor(fd: int) -> list[str]:
+    return ["sh", "-c", f'eval "$(cat /dev/fd/{fd})"']
+
+
+def _text_file(script: Script) -> BinaryIO:
+    text = tempfile.TemporaryFile()  # noqa: SIM115 - the caller closes it
+    text.write(script.text.encode("utf-8", "surrogateescape"))
+    text.flush()
+    text.seek(0)
+    return text  # type: ignore[return-value] # a wrapper of the same form
 
 
 @dataclass(slots=True)
@@ -247,16 +419,12 @@ class Ssh:
     def finish(self, script: Script, running: Running) -> Answer:
         """Wait for its answer; log in and repeat where the command never started."""
         done = running.result()
-        for attempt in range(1, _ATTEMPTS + 1):
-            begun = f"@@rvstate {script.nonce} begin".encode() in done.output
-            if done.status != 255 or begun:
-                break
-            if not self._may_repeat(done, attempt):
-                raise self._trouble(done)
+        attempt = 1
+        while (answer := self._read(script, done)) is None:
+            self._repeatable(done, attempt)
+            attempt += 1
             done = self.begin(script).result()
-        if done.status == 255 and b"begin" in done.output:
-            _raise_cut(self.name)
-        return _answer(script, done, self.name)
+        return answer
 
     def run(self, script: Script) -> Answer:
         """Run a script to its end."""
@@ -264,50 +432,202 @@ class Ssh:
 
     def execute(self, command: str, data: bytes = b"") -> Completed:
         """Run one command line of the login shell; only connection trouble raises."""
-        done = self._start(command, data).result()
-        if done.status == 255 and (trouble := explain(self.name, done.errors)):
-            raise trouble
+        attempt = 1
+        while (done := self._start(command, data).result()).status == 255:
+            if explain(self.name, done.errors) is None:
+                break
+            self._repeatable(done, attempt)
+            attempt += 1
         return done
+
+    def stream(self, script: Script, source: int | None, sink: Callable[[bytes], object]) -> int:
+        """Run a script that shows what it does as it happens.
+
+        Standard error is ours, inherited.  Noise of start-up files is left out.
+
+        Args:
+            script: Prints a section `group PGID` first, so that Ctrl-C can end it over there:
+                without a terminal sshd sends no signal when the connection goes.
+            source: The descriptor that becomes its standard input, behind the script's own text;
+                None for an empty one.
+            sink: Called with each piece of its standard output, as it comes.
+
+        Returns:
+            The script's own exit status.
+
+        Raises:
+            UnreachableError: The connection was cut before the end.
+            ProbeError: The login node ran nothing.
+        """
+        self.open()
+        tap = Tap(script.nonce)
+        text = script.text.encode("utf-8", "surrogateescape")
+        self.commands += 1
+        with self.session(lasting=True):
+            process = subprocess.Popen(
+                [*self.argv("-T"), remote_command(len(text))],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+            )
+            try:
+                _stream(process, tap, text + script.data, source, sink)
+            except BaseException:
+                process.kill()
+                process.wait()
+                self._end(tap.group)
+                raise
+        if tap.status is not None:
+            return tap.status
+        if not tap.begun:
+            raise _nothing_ran(self.name, tap.noise.decode("utf-8", "replace"))
+        raise _cut(self.name)
+
+    def terminal(self, script: Script) -> int:
+        """Run a script with a terminal of its own, for programs that draw on the screen.
+
+        Returns:
+            ssh's exit status, which is the script's unless the connection failed (255).
+        """
+        self.open()
+        self.commands += 1
+        with self.session(lasting=True):
+            argv = [*self.argv("-t"), encoded_command(script.text)]
+            return subprocess.run(argv, check=False).returncode
+
+    def _end(self, group: str | None) -> None:
+        if group is None:
+            return
+        # the user is leaving: a connection that is gone as well needs no second message
+        with contextlib.suppress(RvstateError):
+            self.run(Script("execute", ("end", group)))
+
+    @contextlib.contextmanager
+    def session(self, *, lasting: bool = False) -> Iterator[None]:
+        """Keep one of the connection's sessions for as long as the block lasts.
+
+        Args:
+            lasting: It may take hours (a log that is followed), so it leaves room for others.
+
+        Raises:
+            UnreachableError: None became free within a minute.
+        """
+        slot = self._slot(_LASTING_SESSIONS if lasting else _SESSIONS)
+        try:
+            yield
+        finally:
+            if slot is not None:
+                slot.close()
+
+    def _slot(self, count: int) -> BinaryIO | None:
+        account = repr((self.name, self.user, self.config)).encode("utf-8", "surrogateescape")
+        base = control_directory() / hashlib.sha256(account).hexdigest()[:16]
+        for _ in range(_SLOT_TRIES):
+            for number in range(count):
+                try:
+                    file = Path(f"{base}.{number}").open("ab")  # noqa: SIM115 - held by the caller
+                except OSError:
+                    return None  # a full /tmp: rather one session too many than no session
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except OSError:
+                    file.close()
+                    continue
+                return file
+            time.sleep(_SLOT_PAUSE)
+        raise UnreachableError(
+            f"{count} rvstate commands already use the connection to {self.name}.",
+            "End one of them (for example a `logs -f`), then try again.",
+        )
 
     def _start(self, command: str, data: bytes) -> Running:
         self.commands += 1
-        return _spawn([*self.argv("-T"), command], data)
+        return _spawn([*self.argv("-T"), command], data, slot=self._slot(_SESSIONS))
 
-    def _may_repeat(self, done: Completed, attempt: int) -> bool:
-        """Whether the command never ran and asking again can help."""
-        if attempt >= _ATTEMPTS:
-            return False
-        if _BUSY.search(done.errors):
+    def _read(self, script: Script, done: Completed) -> Answer | None:
+        """The answer; None where the command never started and ssh itself failed."""
+        try:
+            answer = read_answer(script.nonce, done.output, done.errors)
+        except ProbeError:
+            if done.status == 255:
+                raise _cut(self.name) from None
+            raise
+        if answer is None and done.status != 255:
+            raise _nothing_ran(self.name, _said(done))
+        return answer
+
+    def _repeatable(self, done: Completed, attempt: int) -> None:
+        """Come back if nothing ran and asking again can help; raise what happened if not."""
+        if attempt < _ATTEMPTS and _BUSY.search(done.errors) and not _CUT.search(done.errors):
             # sshd drops some of many logins at once (MaxStartups, sshd_config(5))
             time.sleep(random.uniform(0.2, 0.8) * attempt)  # noqa: S311 - not a secret
-            return True
-        if "Permission denied" in done.errors and self.interactive and attempt == 1:
+            return
+        trouble = self._trouble(done)
+        if self.interactive and attempt == 1 and isinstance(trouble, NotAuthenticatedError):
             self.login()
-            return True
-        return False
+            return
+        raise trouble
 
     def login(self) -> None:
         """Log in with a person at the keyboard; the connection then serves the rest of the day.
 
         Raises:
             NotAuthenticatedError: The login was refused or given up.
+            RefusedError: The host key has changed.
         """
-        print(f"Logging in to {self.name} (once for today).", file=sys.stderr)
+        sys.stderr.write(f"Logging in to {self.name} (once for today).\n")
+        # prompts go to the terminal itself; the master must not hold a pipe of ours open
         argv = self.argv("-N", "-f", batch=False)
-        if subprocess.run(argv, check=False).returncode != 0:
+        done = subprocess.run(argv, check=False, stdin=None, stdout=subprocess.DEVNULL)
+        if done.returncode != 0 or not self.connected():
             raise NotAuthenticatedError(
                 f"The login to {self.name} did not succeed.",
                 f"Try `ssh {self.name}` by hand; when that works, run this again.",
             )
+
+    def open(self) -> None:
+        """Have the shared connection up, asking a person only where that is allowed.
+
+        Raises:
+            RvstateError: It cannot be had; what `explain` says.
+        """
+        if self.connected():
+            return
+        attempt = 1
+        while (done := self._open_once()).status != 0:
+            self._repeatable(done, attempt)
+            attempt += 1
+            if self.connected():
+                return
+
+    def _open_once(self) -> Completed:
+        with tempfile.TemporaryFile() as errors:
+            argv = self.argv("-N", "-f")
+            done = subprocess.run(
+                argv,
+                check=False,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=errors,
+            )
+            errors.seek(0)
+            return Completed(done.returncode, b"", errors.read().decode("utf-8", "replace"))
 
     def connected(self) -> bool:
         """Whether the shared connection is up; asks only the local master process."""
         argv = self.argv("-O", "check")
         return subprocess.run(argv, check=False, capture_output=True).returncode == 0
 
-    def disconnect(self) -> None:
-        """End the shared connection."""
-        subprocess.run(self.argv("-O", "exit"), check=False, capture_output=True)
+    def disconnect(self) -> bool:
+        """End the shared connection; whether there was one."""
+        argv = self.argv("-O", "exit")
+        return subprocess.run(argv, check=False, capture_output=True).returncode == 0
+
+    def described(self) -> dict[str, str]:
+        """What ssh's configuration says of this host (`ssh -G`), keyword to value; asks no one."""
+        done = subprocess.run(self.argv("-G"), check=False, capture_output=True)
+        lines = done.stdout.decode("utf-8", "replace").splitlines()
+        pairs = (line.partition(" ") for line in lines)
+        return {key: value for key, _, value in reversed([*pairs])}
 
     def _trouble(self, done: Completed) -> RvstateError:
         found = explain(self.name, done.errors)
@@ -318,6 +638,35 @@ class Ssh:
             f"ssh to {self.name} failed: {said[-1] if said else 'it said nothing'}",
             f"Try `ssh {self.name}` by hand.",
         )
+
+
+def ssh_version() -> str:
+    """What `ssh -V` says; empty where there is no ssh."""
+    program = shutil.which("ssh")
+    if program is None:
+        return ""
+    done = subprocess.run([program, "-V"], check=False, capture_output=True)
+    return (done.stderr or done.stdout).decode("utf-8", "replace").strip()
+
+
+def encoded_command(text: str) -> str:
+    """A command line that runs a script without using standard input.
+
+    It is plain ASCII without anything that sh, bash, tcsh or fish would expand, line breaks
+    included, so the login shell does not matter; the text can be seen in a list of processes.
+
+    Raises:
+        ConfigError: It is longer than one argument may be (128 KiB on Linux, execve(2)).
+    """
+    data = text.encode("utf-8", "surrogateescape")
+    plain = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789 ./,:=_-")
+    line = "".join(chr(byte) if byte in plain else f"\\0{byte:03o}" for byte in data)
+    command = f'exec sh -c \'eval "$(printf %b "{line}")"\''
+    if len(command) > 120_000:
+        raise ConfigError(
+            "The command is too long to be sent.", "Put it into a script on the cluster."
+        )
+    return command
 
 
 def remote_command(size: int) -> str:
@@ -351,25 +700,45 @@ def control_directory() -> Path:
     return path
 
 
-def _raise_cut(host: str) -> None:
-    raise UnreachableError(
+def _cut(host: str) -> UnreachableError:
+    return UnreachableError(
         f"The connection to {host} was cut in the middle.",
         "Run the command again: every step can be repeated.",
     )
 
 
+# The first that fits counts.  Texts of OpenSSH 7.4 to 9.9, and of the macOS resolver and kernel.
 _EXPLANATIONS: tuple[tuple[str, type[RvstateError], str, str], ...] = (
     (
-        r"REMOTE HOST IDENTIFICATION HAS CHANGED",
+        r"REMOTE HOST IDENTIFICATION HAS CHANGED|[Hh]ost key for \S+ has changed",
         RefusedError,
-        "The host key of {host} has changed: either the site renewed it, or somebody is in between.",
+        "The host key of {host} has changed: the site renewed it, or somebody is in between.",
         "Compare the new fingerprint with the site's web page; only then `ssh-keygen -R HOSTNAME`.",
+    ),
+    (
+        r"REVOKED HOST KEY DETECTED|Host key \S+ revoked",
+        RefusedError,
+        "The host key of {host} is marked as revoked.",
+        "Ask the site which key is right before you connect again.",
     ),
     (
         r"Host key verification failed|No .* host key is known",
         NotAuthenticatedError,
         "The host key of {host} is not known on this machine yet.",
-        "Run `ssh {host}` once, compare the fingerprint with the site's page, and accept it.",
+        "Run `rvstate login`, compare the fingerprint with the site's page, and accept it.",
+    ),
+    (
+        r"Bad configuration option|terminating, \d+ bad configuration|Can't open user config file"
+        r"|Bad owner or permissions on|line \d+: .*(?:[Mm]issing argument|[Uu]nsupported option)",
+        ConfigError,
+        "ssh cannot use its configuration for {host}.",
+        "Run `ssh -G {host}` to see what it complains about, and mend that file.",
+    ),
+    (
+        r"Temporary failure in name resolution",
+        UnreachableError,
+        "No name can be resolved, so {host} cannot be found.",
+        "Check that this machine is online, and the site's VPN.",
     ),
     (
         r"Could not resolve hostname|Name or service not known|nodename nor servname",
@@ -378,22 +747,48 @@ _EXPLANATIONS: tuple[tuple[str, type[RvstateError], str, str], ...] = (
         "Check the name in `~/.rv/config.toml` and ssh config, the network, and the site's VPN.",
     ),
     (
+        r"stdio forwarding failed|channel \d+: open failed: (?:connect failed|administratively)",
+        UnreachableError,
+        "The jump host answers, but cannot reach {host}.",
+        "Check ProxyJump and HostName in your ssh config, and the site's status page.",
+    ),
+    (
         r"Connection refused",
         UnreachableError,
         "{host} refuses connections.",
-        "The login node may be down, or you are outside the site's network: check VPN and status page.",
+        "It may be down, or you are outside the site's network: check VPN and status page.",
     ),
     (
-        r"timed out|No route to host|Network is unreachable|not responding",
+        r"timed out|No route to host|(?:Network|Host) is (?:unreachable|down)|not responding"
+        r"|Can't assign requested address",
         UnreachableError,
         "{host} does not answer.",
         "Check the network and the site's VPN.",
     ),
     (
-        r"Permission denied \(|Too many authentication failures|No more authentication methods",
+        r"UNPROTECTED PRIVATE KEY FILE|bad permissions",
+        NotAuthenticatedError,
+        "ssh does not use your key for {host}, because others may read its file.",
+        "Run `chmod 600` on the private key that ssh names, then try again.",
+    ),
+    (
+        r"account (?:has|is) (?:expired|locked)|[Pp]assword has expired|password change required",
+        NotAuthenticatedError,
+        "Your account or password on {host} has expired.",
+        "Renew it as the site describes; `ssh {host}` shows what it asks for.",
+    ),
+    (
+        r"Permission denied \(|Too many authentication failures|No more authentication methods"
+        r"|no more authentication methods|agent refused operation",
         NotAuthenticatedError,
         "{host} wants a login that needs you (password, key or second factor).",
         "Run `rvstate login`, or `ssh {host}` to see what it asks for.",
+    ),
+    (
+        r"no matching (?:host key type|key exchange method|cipher|mac) found",
+        UnreachableError,
+        "This machine's ssh and {host} have no common encryption method.",
+        "One of the two is very old: ask the site, or update OpenSSH here.",
     ),
     (
         r"mux_client_request_session|Session open refused",
@@ -402,23 +797,24 @@ _EXPLANATIONS: tuple[tuple[str, type[RvstateError], str, str], ...] = (
         "Wait for a running rvstate command to end, then try again.",
     ),
     (
-        r"Broken pipe|closed by remote host|Connection closed|Connection reset|disconnect",
+        r"^(?:kex|ssh)_exchange_identification:|Not allowed at this time",
+        UnreachableError,
+        "{host} turns away new logins just now.",
+        "It limits logins at once; wait a minute, then try again.",
+    ),
+    (
+        r"Broken pipe|closed by remote host|Connection closed|Connection to \S+ closed"
+        r"|Connection reset|disconnect",
         UnreachableError,
         "The connection to {host} was cut.",
         "Run the command again: every step can be repeated.",
-    ),
-    (
-        r"Bad configuration option|terminating, \d+ bad configuration|Can't open user config file",
-        ConfigError,
-        "ssh cannot read its configuration for {host}.",
-        "Run `ssh -G {host}` to see the line it complains about.",
     ),
 )
 
 
 def explain(host: str, errors: str) -> RvstateError | None:
-    """The error that ssh's standard error tells of, with its remedy; None where it tells nothing."""
+    """The error that ssh's standard error tells of, with its remedy; None where it tells none."""
     for pattern, kind, message, remedy in _EXPLANATIONS:
-        if re.search(pattern, errors):
+        if re.search(pattern, errors, re.M):
             return kind(message.format(host=host), remedy.format(host=host))
     return None

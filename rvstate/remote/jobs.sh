@@ -1,16 +1,18 @@
 #!/bin/sh
 # What is known of runs: their own records, the queue, and accounting for those that left it.
-#   main RUNS LIMIT QUEUE ACCOUNTING
-# RUNS: the directory of runs, of which the newest LIMIT count.  QUEUE and ACCOUNTING are command
+#   main SCRATCH_TEMPLATE HOME RUNS LIMIT QUEUE ACCOUNTING
+# RUNS: the directory of runs, perhaps below /{scratch}, of which the newest LIMIT count.  QUEUE and ACCOUNTING are command
 # lines (empty for a scheduler that is asked elsewhere); ACCOUNTING is given --jobs=ID,... behind.
 # shellcheck shell=sh
 # shellcheck disable=SC2154 # rv_* come from lib.sh, which travels in front
 
 main() {
-    runs=$1
-    limit=$2
-    queue=$3
-    accounting=$4
+    rv_account "$1" "$2"
+    rv_real "$3"
+    runs=$rv_path
+    limit=$4
+    queue=$5
+    accounting=$6
     ids=''
     set --
     # shellcheck disable=SC2012 # run ids are ours: digits, letters, dashes

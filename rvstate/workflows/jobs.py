@@ -13,7 +13,6 @@ from rvstate import process
 from rvstate.errors import ConfigError, RvstateError, UnreachableError
 from rvstate.model.job import RunRecord
 from rvstate.model.layout import SYMBOLIC, Layout
-from rvstate.paths import RemotePath
 from rvstate.script import Answer, Script
 from rvstate.shell import join
 from rvstate.slurm import sacct, squeue
@@ -24,6 +23,8 @@ from rvstate.workflows.session import Session
 
 _RECENT = 50  # runs; older ones are history, not news
 _POLL = 2.0  # seconds between two questions while following
+# paths before any look: the scripts put the real roots in
+_SYMBOLIC = Layout(SYMBOLIC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,17 +61,11 @@ def _is_local(session: Session) -> bool:
 
 
 def _question(session: Session) -> Script:
-    place = _paths(session).runs
+    fixed = (session.scratch, session.home, _SYMBOLIC.runs, str(_RECENT))
     if _is_local(session):
-        return Script("jobs", (place, str(_RECENT), "", ""))
-    asked = join(squeue.command(finished=True)) + ' --user="$(id -un)"'
-    return Script("jobs", (place, str(_RECENT), asked, join(sacct.command())))
-
-
-def _paths(session: Session) -> Layout:
-    """The account's paths without a look: the script fills in who we are."""
-    account = replace(SYMBOLIC, scratch=RemotePath(session.scratch))
-    return Layout(account)
+        return Script("jobs", (*fixed, "", ""))
+    asked = join(squeue.command(finished=True)) + ' --user="$rv_user"'
+    return Script("jobs", (*fixed, asked, join(sacct.command())))
 
 
 def _facts(text: str) -> dict[str, Facts]:
@@ -204,8 +199,8 @@ def read(
     words = [word for s in streams for word in (paths[s], str(offsets.get(s, 0)))]
     local = _is_local(session)
     queue = "" if local else join(squeue.command(jobs=(record.job or "",), finished=True))
-    run = _paths(session).run(record.run_id)
-    answer = session.transport.run(Script("read_log", (queue, run, *words)))
+    fixed = (session.scratch, session.home, queue, _SYMBOLIC.run(record.run_id))
+    answer = session.transport.run(Script("read_log", (*fixed, *words)))
     pieces = []
     for number, stream in enumerate(streams):
         text = answer.first(f"log {number}")

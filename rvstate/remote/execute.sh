@@ -1,0 +1,43 @@
+#!/bin/sh
+# Run a command of the user's on the login node and let it speak for itself.
+#   main string COMMAND     a line of shell, run by bash where there is one, else by sh
+#   main words WORD...      a program with its arguments
+#   main end PGID           end what an earlier call started, as Ctrl-C would
+# Says `group PGID` first; its exit status is the command's.
+# shellcheck shell=sh
+# shellcheck disable=SC2154 # rv_* come from lib.sh, which travels in front
+
+main() {
+    if [ "$1" = end ]; then
+        end_group "$2"
+        return
+    fi
+    # the user's own locale, not the one that our scripts read and write in
+    if [ -n "$rv_locale" ]; then LC_ALL=$rv_locale; else unset LC_ALL; fi
+    rv_section "group $(ps -o pgid= -p $$ | tr -d ' ')"
+    form=$1
+    shift
+    if [ "$form" = words ]; then
+        # env(1) runs a program and nothing else, whatever the first word looks like
+        case $1 in
+            *=*) command -- "$@" ;;
+            *) env -- "$@" ;;
+        esac
+    elif command -v bash >/dev/null 2>&1; then
+        bash -c "$1"
+    else
+        sh -c "$1"
+    fi
+}
+
+end_group() {
+    kill -INT -- "-$1" 2>/dev/null || return 0
+    for pause in 0.2 0.5 1 1; do
+        sleep "$pause"
+        kill -0 -- "-$1" 2>/dev/null || return 0
+    done
+    kill -TERM -- "-$1" 2>/dev/null
+    sleep 1
+    kill -KILL -- "-$1" 2>/dev/null
+    return 0
+}

@@ -355,7 +355,7 @@ def _text_file(script: Script) -> BinaryIO:
     text.write(script.text.encode("utf-8", "surrogateescape"))
     text.flush()
     text.seek(0)
-    return text  # type: ignore[return-value] # a wrapper of the same form
+    return text
 
 
 @dataclass(slots=True)

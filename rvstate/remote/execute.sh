@@ -15,19 +15,13 @@ main() {
     # the user's own locale, not the one that our scripts read and write in
     if [ -n "$rv_locale" ]; then LC_ALL=$rv_locale; else unset LC_ALL; fi
     rv_section "group $(ps -o pgid= -p $$ | tr -d ' ')"
-    form=$1
-    shift
-    if [ "$form" = words ]; then
-        # env(1) runs a program and nothing else, whatever the first word looks like
-        case $1 in
-            *=*) command -- "$@" ;;
-            *) env -- "$@" ;;
-        esac
-    elif command -v bash >/dev/null 2>&1; then
-        bash -c "$1"
-    else
-        sh -c "$1"
-    fi
+    shell="sh"
+    if command -v bash >/dev/null 2>&1; then shell="bash"; fi
+    # words are a program, a builtin or a function that the site exports (module), never grammar
+    case $1 in
+        words) shift && "$shell" -c '"$@"' "$shell" "$@" ;;
+        *) "$shell" -c "$2" ;;
+    esac
 }
 
 end_group() {

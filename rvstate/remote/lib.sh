@@ -4,6 +4,8 @@
 # shellcheck shell=sh
 # shellcheck disable=SC2034 # some variables are for the script behind this one
 
+# what the user's own commands get back (execute.sh)
+rv_locale=${LC_ALL-}
 LC_ALL=C
 export LC_ALL
 unset CDPATH GREP_OPTIONS POSIXLY_CORRECT 2>/dev/null

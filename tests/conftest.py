@@ -1,0 +1,51 @@
+"""Tiers: which tests are which, and how many of each ran."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+pytest_plugins = ["tests.cluster.fixture"]
+
+TIERS = ("unit", "shell", "account", "cluster")
+_HERE = Path(__file__).parent
+
+
+def _tier(path: Path, markers: set[str]) -> str:
+    if "cluster" in markers:
+        return "cluster"
+    folder = path.relative_to(_HERE).parts[0]
+    return {"remote": "shell", "account": "account", "operations": "account"}.get(folder, "unit")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests on the cluster share one worker, so that one cluster serves them all."""
+    for item in items:
+        markers = {mark.name for mark in item.iter_markers()}
+        tier = _tier(item.path, markers)
+        item.user_properties.append(("tier", tier))
+        if tier == "cluster":
+            item.add_marker(pytest.mark.xdist_group("cluster"))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """A line for each tier."""
+    counts: Counter[tuple[str, str]] = Counter()
+    for outcome in ("passed", "failed", "error", "skipped"):
+        for report in terminalreporter.stats.get(outcome, []):
+            tier = dict(getattr(report, "user_properties", ())).get("tier")
+            if tier is not None:
+                counts[tier, "failed" if outcome == "error" else outcome] += 1
+    lines = []
+    for tier in TIERS:
+        words = [f"{name} {counts[tier, name]}" for name in ("passed", "failed", "skipped")]
+        lines.append(f"{tier} {', '.join(words)}")
+    terminalreporter.section("tiers")
+    for line in lines:
+        terminalreporter.write_line(line)
+    report_path = os.environ.get("RVSTATE_TIER_REPORT")
+    if report_path:
+        Path(report_path).write_text("\n".join(lines) + "\n")

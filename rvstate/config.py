@@ -1,8 +1,8 @@
-"""TOML files as values: the door to pydantic and tomlkit, both loaded only when needed.
+"""TOML files as values, and careful edits of the user's own (the door to tomlkit, for edits only).
 
-Layers, weakest first: site profile, `~/.rv/config.toml`, the project's `[tool.rvstate]` or
-`rvstate.toml`, `RVSTATE_*` variables, options.  What was validated once is kept beside the config
-under the digest of all layers, so that a command with nothing new to read imports no pydantic.
+Layers, weakest first: site profile, `~/.rv/config.toml` and its table of the chosen cluster, the
+project's `[tool.rvstate]` or `rvstate.toml`, `RVSTATE_*` variables, options.  Every layer is read
+and checked each time: that takes a few milliseconds, and nothing kept can be stale.
 """
 
 from __future__ import annotations
@@ -10,29 +10,28 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import difflib
-import hashlib
+import fcntl
 import os
-import pickle
+import stat
 import tomllib
-import types
-import typing
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import rvstate
-from rvstate import assets
-from rvstate.errors import ConfigError
+from rvstate import assets, schema
+from rvstate.errors import ConfigError, RvstateError
 from rvstate.model.settings import SECRET_KEYS, Settings
-from rvstate.model.site import Site
+from rvstate.model.site import CLOCKS, TOUCH_POLICIES, Site
+from rvstate.schema import Table
+from rvstate.slurm import duration
 
 _LOCAL_SITE = "local"
-# What a site profile may say about settings of the user.
-_SITE_TABLES = ("defaults",)
+# Variables with a meaning of their own, which are no settings.
 _PLAIN_VARIABLES = frozenset({"RVSTATE_CONFIG", "RVSTATE_HOME", "RVSTATE_CLUSTER"})
-
-Table = dict[str, Any]
+_OWN_KEYS = ("clusters", "default_cluster")
+_MAY = ("allowed", "forbidden", "unknown")
+DEFAULT = "default"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,17 +55,23 @@ class Config:
     cluster: str | None
     sources: tuple[tuple[str, str], ...]
     """("connection.host", layer) for every key that some layer set."""
+    holds_secret: bool = False
+    """Whether the user's own file holds a secret, in a cluster's table that is not in use too."""
 
     @property
     def host(self) -> str:
         """The ssh alias, or `@local`."""
         return self.settings.connection.host or "@local"
 
-    @property
-    def holds_secret(self) -> bool:
-        """Whether the user's own file holds a secret."""
-        mine = {key for key, layer in self.sources if layer == str(self.path)}
-        return any(f"{table}.{key}" in mine for table, key in SECRET_KEYS)
+
+@dataclass(frozen=True, slots=True)
+class Explained:
+    """One key: the value in force, masked where it is a secret, and the layer that set it."""
+
+    key: str
+    value: Any
+    layer: str
+    secret: bool
 
 
 def home() -> Path:
@@ -99,27 +104,16 @@ def load(
     path = config_path()
     texts = [(str(path), _text(path))]
     if project is not None:
-        texts += [(str(p), _text(p)) for p in (project / "rvstate.toml", project / "pyproject.toml")]
-    asked = _drop_none(dict(options or {}))
+        texts += [
+            (str(p), _text(p)) for p in (project / "rvstate.toml", project / "pyproject.toml")
+        ]
     chosen = cluster or os.environ.get("RVSTATE_CLUSTER")
     variables = {
         k: v
         for k, v in os.environ.items()
         if k.startswith("RVSTATE_") and k not in _PLAIN_VARIABLES and not k.startswith("RVSTATE__")
     }
-    # another rvstate, another site folder or another text must not find this answer
-    own_sites = sorted((home() / "sites").glob("*.toml")) if (home() / "sites").is_dir() else []
-    key = repr(
-        (rvstate.__version__, assets.site_names(), texts, asked, chosen, sorted(variables.items()))
-        + tuple((str(p), p.stat().st_mtime_ns) for p in own_sites)
-    )
-    kept = home() / "state" / f"config-{hashlib.sha256(key.encode()).hexdigest()[:20]}"
-    known = _recall(kept)
-    if known is not None:
-        return known
-    config = _load(path, texts, asked, chosen, variables)
-    _remember(kept, config)
-    return config
+    return _load(path, texts, _drop_none(dict(options or {})), chosen, variables)
 
 
 def _text(path: Path) -> str | None:
@@ -129,32 +123,6 @@ def _text(path: Path) -> str | None:
         return None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} cannot be read: {error}.", "Mend or move the file.") from error
-
-
-def _recall(path: Path) -> Config | None:
-    """A kept answer, if it is ours alone; anything odd means: validate again."""
-    try:
-        with path.open("rb") as file:
-            status = os.fstat(file.fileno())
-            if status.st_uid != os.getuid() or status.st_mode & 0o077:
-                return None
-            found = pickle.load(file)  # noqa: S301 - our own file, owner and mode just checked
-    except Exception:  # noqa: BLE001 - a damaged cache is not an error of the user's
-        return None
-    return found if isinstance(found, Config) else None
-
-
-def _remember(path: Path, config: Config) -> None:
-    # no room or no right to keep it costs a tenth of a second next time, nothing else
-    with contextlib.suppress(OSError):
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        for old in path.parent.glob("config-*"):
-            old.unlink(missing_ok=True)
-        part = path.with_name(f".{path.name}.{os.getpid()}")
-        fd = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(fd, "wb") as file:
-            pickle.dump(config, file)
-        part.replace(path)
 
 
 def _load(
@@ -167,33 +135,91 @@ def _load(
     mine = _parse(str(path), texts[0][1])
     clusters = _table(mine.pop("clusters", {}), str(path), "clusters")
     default = mine.pop("default_cluster", None)
-    chosen = chosen or default
-    layers = [Layer(str(path), mine)]
-    if chosen is not None:
-        if chosen not in clusters:
-            raise ConfigError(
-                f"There is no cluster {chosen!r} in {path}.",
-                f"Known: {', '.join(clusters) or 'none'}; add [clusters.{chosen}.connection].",
-            )
-        layers.append(Layer(f"{path} [clusters.{chosen}]", clusters[chosen]))
+    if default is not None and not isinstance(default, str):
+        raise ConfigError(f"default_cluster in {path} is not a text.", "Put it in quotes.")
+    for name, table in clusters.items():
+        _check_layer(Layer(f"{path} [clusters.{name}]", _table(table, str(path), "clusters")))
+    layers = [Layer(str(path), mine), *_cluster_layer(path, clusters, chosen or default)]
     for name, text in texts[1:]:
         table = _parse(name, text)
         if name.endswith("pyproject.toml"):
-            table = table.get("tool", {}).get("rvstate", {})
-        table.pop("stages", None)
-        if table:
+            table = _table(table.get("tool", {}), name, "tool").get("rvstate", {})
+        if _table(table, name, "tool.rvstate").pop("stages", None) or table:
             layers.append(Layer(name, table))
     layers += [Layer(name, table) for name, table in _variable_layers(variables)]
     layers.append(Layer("options", options))
     for layer in layers:
-        _validate(Settings, layer.table, layer.name)
+        _check_layer(layer)
     merged = _merge(layer.table for layer in layers)
     site = load_site(_site_name(merged))
-    base = _drop_none({"defaults": dataclasses.asdict(site.defaults)})
-    profile = Layer(f"site profile {site.name}", base)
-    merged = _merge((base, merged))
-    settings = _validate(Settings, merged, "the merged configuration")
-    return Config(settings, site, path, chosen, _sources((profile, *layers)))
+    profile = Layer(f"site profile {site.name}", _of_site(site))
+    settings = schema.build(Settings, _merge((profile.table, merged)), "the merged configuration")
+    secret = any(_has_secret(table) for table in (mine, *clusters.values()))
+    sources = _sources((profile, *layers))
+    return Config(settings, site, path, chosen or default, sources, secret)
+
+
+def _cluster_layer(path: Path, clusters: Table, chosen: str | None) -> Iterator[Layer]:
+    if chosen is None:
+        return
+    if chosen not in clusters:
+        near = difflib.get_close_matches(chosen, clusters, 1)
+        known = f"Did you mean {near[0]}?" if near else f"Known: {', '.join(clusters) or 'none'};"
+        raise ConfigError(
+            f"There is no cluster {chosen!r} in {path}.",
+            f"{known} To add it, write [clusters.{chosen}.connection] there.",
+        )
+    yield Layer(f"{path} [clusters.{chosen}]", clusters[chosen])
+
+
+def _of_site(site: Site) -> Table:
+    """What a site profile says about settings of the user."""
+    return _drop_none(
+        {
+            "defaults": dataclasses.asdict(site.defaults),
+            "paths": {"scratch": site.paths.scratch},
+            "modules": dataclasses.asdict(site.modules),
+        }
+    )
+
+
+def _has_secret(table: Table) -> bool:
+    return any(isinstance(table.get(t), dict) and table[t].get(key) for t, key in SECRET_KEYS)
+
+
+def _check_layer(layer: Layer) -> None:
+    """Raise ConfigError for the first thing in it that cannot be right."""
+    for key in layer.table:
+        if key not in schema.keys(Settings):
+            raise schema.unknown_key((key,), (*schema.keys(Settings), *_OWN_KEYS), layer.name)
+    settings = schema.build(Settings, layer.table, layer.name)
+    connection, paths = settings.connection, settings.paths
+    for key, text in (("host", connection.host), ("user", connection.user)):
+        if text is not None and (not text or text.startswith("-") or not text.isprintable()):
+            raise _bad(f"connection.{key}", layer, "a name", "Give a name, for example rivanna.")
+    for key, text in (("host", connection.host), ("hostname", connection.hostname)):
+        if text is not None and (" " in text or text.startswith("-")):
+            raise _bad(f"connection.{key}", layer, "one name without blanks", "Mend it.")
+    for key, text in (("scratch", paths.scratch), ("home", paths.home)):
+        if text is not None and not text.startswith(("/", "{home}", "{state}")):
+            raise _bad(f"paths.{key}", layer, "an absolute path", "Write it from / on.")
+    if connection.ssh_config is not None and not connection.ssh_config.startswith(("/", "~")):
+        raise _bad("connection.ssh_config", layer, "an absolute path", "Write it from / or ~ on.")
+    if settings.defaults.time is not None:
+        _check_time(settings.defaults.time, layer)
+    if settings.defaults.cpus is not None and settings.defaults.cpus < 1:
+        raise _bad("defaults.cpus", layer, "at least 1", "Mend it.")
+
+
+def _check_time(text: str, layer: Layer) -> None:
+    try:
+        duration.parse(text)
+    except RvstateError as error:
+        raise _bad("defaults.time", layer, "a walltime", "For example 2h or 2:59:00.") from error
+
+
+def _bad(key: str, layer: Layer, wanted: str, remedy: str) -> ConfigError:
+    return ConfigError(f"{key} in {layer.name} is wrong: it should be {wanted}.", remedy)
 
 
 def _site_name(merged: Table) -> str:
@@ -209,22 +235,90 @@ def load_site(name: str) -> Site:
     Raises:
         ConfigError: There is none of that name, or it is wrong.
     """
-    own = home() / "sites" / f"{name}.toml"
-    if own.is_file():
-        return _site(own.read_text("utf-8"), str(own))
-    text = assets.site(name)
-    if text is None:
-        near = difflib.get_close_matches(name, assets.site_names(), 1)
+    known = site_names()
+    if name not in known:
+        near = difflib.get_close_matches(name, known, 1)
         raise ConfigError(
             f"There is no site profile {name!r}.",
-            f"Did you mean {near[0]}?" if near else f"Known: {', '.join(assets.site_names())}.",
+            f"Did you mean {near[0]}?" if near else f"Known: {', '.join(known)}.",
         )
-    return _site(text, f"site profile {name}")
+    own = _own_site(name)
+    text = _text(own)
+    if text is not None:
+        return read_site(text, str(own))
+    return read_site(assets.site(name) or "", f"site profile {name}")
 
 
-def _site(text: str, name: str) -> Site:
-    site = _validate(Site, _parse(name, text), name)
+def _own_site(name: str) -> Path:
+    return home() / "sites" / f"{name}.toml"
+
+
+def site_names() -> tuple[str, ...]:
+    """The names of all site profiles, the user's own included."""
+    folder = home() / "sites"
+    own = {path.stem for path in folder.glob("*.toml")} if folder.is_dir() else set()
+    return tuple(sorted({*assets.site_names(), *own}))
+
+
+def site_text(name: str) -> tuple[str, str]:
+    """A profile as it is written, and where that is.
+
+    Raises:
+        ConfigError: There is none of that name.
+    """
+    load_site(name)
+    own = _own_site(name)
+    text = _text(own)
+    if text is not None:
+        return text, str(own)
+    return assets.site(name) or "", "shipped with rvstate"
+
+
+def read_site(text: str, name: str) -> Site:
+    """A site profile from its text.
+
+    Args:
+        text: TOML.
+        name: Where it comes from, for messages.
+
+    Raises:
+        ConfigError: It is wrong.
+    """
+    site: Site = schema.build(Site, _parse(name, text), name)
+    rules = (
+        ("purge.clock", site.purge.clock, CLOCKS),
+        ("purge.touch_policy", site.purge.touch_policy, TOUCH_POLICIES),
+        ("scheduling.remote_cron", site.scheduling.remote_cron, _MAY),
+        ("scheduling.scrontab", site.scheduling.scrontab, _MAY),
+        ("scheduler", site.scheduler, ("slurm", "process")),
+    )
+    for key, value, allowed in rules:
+        if value not in allowed:
+            raise ConfigError(
+                f"{key} in {name} is {value!r}, which means nothing.",
+                f"Use one of {', '.join(allowed)}.",
+            )
     return site
+
+
+def keep_site(name: str, text: str, *, replace: bool = False) -> Path:
+    """Keep a site profile of the user's own, checked.
+
+    Raises:
+        ConfigError: The text is wrong, or there is one of that name and `replace` is not set.
+    """
+    if not name or not all(c.isalnum() or c in "-_" for c in name):
+        raise ConfigError(
+            f"{name!r} cannot be the name of a site profile.",
+            "Use letters, digits, dashes and underscores.",
+        )
+    read_site(text, f"the draft of {name}")
+    path = _own_site(name)
+    if path.exists() and not replace:
+        raise ConfigError(f"{path} is there already.", "Use --force to replace it.")
+    _private_home()
+    write(path, text)
+    return path
 
 
 def _parse(name: str, text: str | None) -> Table:
@@ -242,75 +336,27 @@ def _table(value: object, name: str, key: str) -> Table:
     raise ConfigError(f"{key} in {name} is not a table.", f"Write [{key}.NAME].")
 
 
-def _validate(kind: type[Any], table: Table, name: str) -> Any:
-    from pydantic import TypeAdapter, ValidationError
-
-    try:
-        return TypeAdapter(kind).validate_python(table)
-    except ValidationError as error:
-        raise _explain(kind, error.errors(include_input=False), name) from None
-
-
-def _explain(kind: type[Any], errors: list[Any], name: str) -> ConfigError:
-    first = errors[0]
-    where = ".".join(str(part) for part in first["loc"])
-    if first["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
-        known = _known_keys(kind, first["loc"][:-1])
-        near = difflib.get_close_matches(str(first["loc"][-1]), known, 1)
-        hint = f"Did you mean {near[0]}?" if near else f"Known here: {', '.join(sorted(known))}."
-        return ConfigError(f"{where} in {name} is not a key that rvstate knows.", hint)
-    if first["type"] == "missing":
-        return ConfigError(f"{where} is missing in {name}.", "Add it.")
-    message = first["msg"].removeprefix("Input should be ")
-    return ConfigError(f"{where} in {name} is wrong: it should be {message}.", "Mend that value.")
-
-
-def _known_keys(kind: type[Any], path: tuple[Any, ...]) -> list[str]:
-    for part in path:
-        found = _field_types(kind).get(str(part))
-        if found is None:
-            return []
-        kind = found
-    return list(_field_types(kind)) if dataclasses.is_dataclass(kind) else []
-
-
-def _field_types(kind: type[Any]) -> dict[str, Any]:
-    return typing.get_type_hints(kind) if dataclasses.is_dataclass(kind) else {}
-
-
 def _variable_layers(variables: dict[str, str]) -> list[tuple[str, Table]]:
     """`RVSTATE_DEFAULTS_TIME=1h` as a table, its value read as the key's type wants it."""
     layers = []
-    tables = _field_types(Settings)
+    tables = schema.keys(Settings)
+    every = [f"RVSTATE_{t}_{k}".upper() for t in tables for k in schema.keys(tables[t])]
     for name, text in sorted(variables.items()):
         rest = name.removeprefix("RVSTATE_").lower()
         table = next((t for t in tables if rest.startswith(f"{t}_")), None)
         key = rest[len(table) + 1 :] if table else ""
-        kinds = _field_types(tables[table]) if table else {}
-        if table is None or key not in kinds:
-            every = [f"RVSTATE_{t}_{k}".upper() for t in tables for k in _field_types(tables[t])]
-            near = difflib.get_close_matches(name, every, 1)
+        if table is not None and key in schema.keys(tables[table]):
+            value = schema.read_text(schema.keys(tables[table])[key], text, f"The variable {name}")
+            layers.append((name, {table: {key: value}}))
+            continue
+        # other programs may have variables of that prefix; a slip of the pen is told
+        near = difflib.get_close_matches(name, every, 1, 0.6 if table else 0.85)
+        if table is not None or near:
             raise ConfigError(
                 f"The variable {name} sets nothing that rvstate knows.",
                 f"Did you mean {near[0]}?" if near else "Unset it.",
             )
-        layers.append((name, {table: {key: _typed(text, kinds[key], name)}}))
     return layers
-
-
-def _typed(text: str, kind: Any, name: str) -> Any:
-    args = typing.get_args(kind)
-    if kind is str or (isinstance(kind, types.UnionType) and str in args):
-        return text
-    if typing.get_origin(kind) is tuple:
-        return tuple(part.strip() for part in text.split(",") if part.strip())
-    try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        raise ConfigError(
-            f"The variable {name} holds {text!r}, which is not a number, true or false.",
-            "Mend or unset it.",
-        ) from None
 
 
 def _merge(tables: Any) -> Table:
@@ -345,10 +391,177 @@ def _sources(layers: tuple[Layer, ...]) -> tuple[tuple[str, str], ...]:
     return tuple(sorted(found.items()))
 
 
+def explain(config: Config) -> tuple[Explained, ...]:
+    """Every key with the value in force and the layer that set it, in the order of the tables."""
+    layers = dict(config.sources)
+    rows = []
+    for table, kind in schema.keys(Settings).items():
+        for key in schema.keys(kind):
+            name = f"{table}.{key}"
+            secret = (table, key) in SECRET_KEYS
+            value = getattr(getattr(config.settings, table), key)
+            shown = "(set)" if secret and value else value
+            rows.append(Explained(name, shown, layers.get(name, DEFAULT), secret))
+    return tuple(rows)
+
+
+def key_type(key: str) -> Any:
+    """The type of a `table.key`.
+
+    Raises:
+        ConfigError: There is no such key.
+    """
+    table, _, rest = key.partition(".")
+    tables = schema.keys(Settings)
+    if table in tables and rest in schema.keys(tables[table]):
+        return schema.keys(tables[table])[rest]
+    every = [f"{t}.{k}" for t in tables for k in schema.keys(tables[t])]
+    near = difflib.get_close_matches(key, every, 1)
+    raise ConfigError(
+        f"{key} is not a key that rvstate knows.",
+        f"Did you mean {near[0]}?" if near else "`rvstate config --explain` lists all of them.",
+    )
+
+
+def raw(cluster: str | None = None) -> Table:
+    """The user's own file as it is written, or its table of one cluster; unchecked."""
+    path = config_path()
+    table = _parse(str(path), _text(path))
+    if cluster is None:
+        return table
+    found = _table(table.get("clusters", {}), str(path), "clusters").get(cluster, {})
+    return _table(found, str(path), f"clusters.{cluster}")
+
+
+def set_keys(
+    values: Mapping[str, Any], *, cluster: str | None = None, more: Mapping[str, Any] | None = None
+) -> tuple[str, ...]:
+    """Set keys in the user's own file, which keeps its comments, order and everything else.
+
+    Args:
+        values: "table.key" to value; None removes the key.
+        cluster: Set them in `[clusters.NAME]`.
+        more: Keys of no table, such as `default_cluster`.
+
+    Returns:
+        The keys whose value changed; where there is none, the file is not written.
+
+    Raises:
+        ConfigError: The file would not be valid with them; it is left as it is.
+    """
+    for key in values:
+        key_type(key)
+    prefix = ("clusters", cluster) if cluster else ()
+    wanted = {(*prefix, *key.split(".", 1)): value for key, value in values.items()}
+    wanted.update({(key,): value for key, value in (more or {}).items()})
+    with _edit_lock():
+        path = config_path()
+        before = _text(path) or ""
+        table = _parse(str(path), before)
+        changed = {k: v for k, v in wanted.items() if _get(table, k) != _plain(v)}
+        if not changed:
+            return ()
+        after = _edited(before, changed)
+        for place, value in changed.items():
+            _put(table, place, _plain(value))
+        if _without_empty(_parse(str(path), after)) != _without_empty(table):
+            raise ConfigError(
+                f"{path} is written in a way that cannot be edited safely.",
+                f"Set {', '.join('.'.join(k) for k in changed)} there by hand.",
+            )
+        _load(path, [(str(path), after)], {}, cluster, {})
+        _private_home()
+        write(path, after)
+    return tuple(".".join(key) for key in changed)
+
+
+def write(path: Path, text: str) -> None:
+    """Put a private file (0600) in place, at once or not at all; a link stays a link."""
+    target = path.resolve()
+    target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    part = target.with_name(f".{target.name}.{os.getpid()}")
+    try:
+        fd = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+        with os.fdopen(fd, "w", encoding="utf-8") as file:
+            os.fchmod(fd, 0o600)
+            file.write(text)
+            file.flush()
+            os.fsync(fd)
+        part.replace(target)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise ConfigError(
+            f"{target} cannot be written: {error.strerror}.", "Mend that, then run this again."
+        ) from error
+
+
+def _private_home() -> None:
+    folder = home()
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    found = folder.stat()
+    if found.st_uid == os.getuid() and stat.S_IMODE(found.st_mode) & 0o077:
+        folder.chmod(0o700)
+
+
+@contextlib.contextmanager
+def _edit_lock() -> Iterator[None]:
+    _private_home()
+    with (home() / "config.lock").open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _edited(text: str, changed: Mapping[tuple[str, ...], Any]) -> str:
+    import tomlkit
+
+    document: Any = tomlkit.parse(text)
+    for key, value in changed.items():
+        table = document
+        for number, part in enumerate(key[:-1]):
+            if part not in table:
+                if value is None:
+                    break
+                # `[clusters]` itself holds nothing, so only the innermost gets a heading
+                table[part] = tomlkit.table(is_super_table=number < len(key) - 2)
+            table = table[part]
+        else:
+            if value is None:
+                table.pop(key[-1], None)
+            else:
+                table[key[-1]] = _plain(value)
+    return tomlkit.dumps(document)
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _get(table: Table, path: Iterable[str]) -> Any:
+    found: Any = table
+    for part in path:
+        found = found.get(part) if isinstance(found, dict) else None
+    return found
+
+
+def _put(table: Table, path: tuple[str, ...], value: Any) -> None:
+    for part in path[:-1]:
+        table = table.setdefault(part, {})
+    if value is None:
+        table.pop(path[-1], None)
+    else:
+        table[path[-1]] = value
+
+
+def _without_empty(table: Table) -> Table:
+    found = {k: _without_empty(v) if isinstance(v, dict) else v for k, v in table.items()}
+    return {k: v for k, v in found.items() if v != {}}
+
+
 def scratch_template(config: Config) -> str:
     """The scratch directory as the look fills it in, `{user}` and `{home}` left to it."""
-    text = config.settings.paths.scratch or config.site.paths.scratch
-    return text.replace("{state}", str(home()))
+    return (config.settings.paths.scratch or config.site.paths.scratch).replace(
+        "{state}", str(home())
+    )
 
 
 def home_template(config: Config) -> str:

@@ -9,14 +9,12 @@ from dataclasses import dataclass, field
 
 DEFAULT_CACHES = ("huggingface", "uv", "pip", "wandb", "triton", "torch")
 SECRET_KEYS = frozenset({("defaults", "ai_api_key"), ("notifications", "token")})
-_STRICT = {"extra": "forbid"}
 
 
 @dataclass(frozen=True, slots=True)
 class Connection:
     """How the login node is reached: `host` is an ssh alias or name, or `@local`."""
 
-    __pydantic_config__ = _STRICT
     host: str | None = None
     user: str | None = None
     hostname: str | None = None
@@ -28,7 +26,6 @@ class Connection:
 class Defaults:
     """Defaults for a job's options, in the words of the options."""
 
-    __pydantic_config__ = _STRICT
     account: str | None = None
     gpu_type: str | None = None
     time: str | None = None
@@ -43,7 +40,6 @@ class Defaults:
 class Paths:
     """Absolute paths on the cluster; `{user}` stands for the user's name there."""
 
-    __pydantic_config__ = _STRICT
     scratch: str | None = None
     home: str | None = None
 
@@ -52,7 +48,6 @@ class Paths:
 class Caches:
     """Which `~/.cache/NAME` live on scratch."""
 
-    __pydantic_config__ = _STRICT
     names: tuple[str, ...] = DEFAULT_CACHES
     extra: tuple[str, ...] = ()
 
@@ -66,7 +61,6 @@ class Caches:
 class Notifications:
     """Whom to tell about a job."""
 
-    __pydantic_config__ = _STRICT
     enabled: bool = False
     email: str | None = None
     token: str | None = field(default=None, repr=False)
@@ -76,7 +70,6 @@ class Notifications:
 class ScratchKeepalive:
     """What to do about the purge of scratch."""
 
-    __pydantic_config__ = _STRICT
     enabled: bool = True
     mode: str | None = None
     schedule: str | None = None
@@ -87,7 +80,6 @@ class ScratchKeepalive:
 class Shared:
     """Caches shared by a group."""
 
-    __pydantic_config__ = _STRICT
     hf_cache: str | None = None
 
 
@@ -95,7 +87,6 @@ class Shared:
 class Shell:
     """Whether rvstate keeps a marked block in the shell's start-up file."""
 
-    __pydantic_config__ = _STRICT
     manage: bool = True
 
 
@@ -103,7 +94,6 @@ class Shell:
 class Modules:
     """Environment modules to load, over those of the site profile."""
 
-    __pydantic_config__ = _STRICT
     python: str | None = None
     cuda: str | None = None
     compiler: str | None = None
@@ -114,7 +104,6 @@ class Modules:
 class Environment:
     """How the project's environment is made."""
 
-    __pydantic_config__ = _STRICT
     python: str | None = None
 
 
@@ -122,7 +111,6 @@ class Environment:
 class Snapshot:
     """How a job's copy of the code is kept."""
 
-    __pydantic_config__ = _STRICT
     keep_days: int = 7
     writable: tuple[str, ...] = ()
 
@@ -131,7 +119,6 @@ class Snapshot:
 class Settings:
     """All of it, after the layers were laid over each other."""
 
-    __pydantic_config__ = _STRICT
     connection: Connection = Connection()
     defaults: Defaults = Defaults()
     paths: Paths = Paths()

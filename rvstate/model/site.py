@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-_STRICT = {"extra": "forbid"}
 
 CLOCKS = ("unknown", "none", "atime", "mtime", "atime-or-ctime", "atime-and-mtime", "data")
 TOUCH_POLICIES = ("unknown", "silent", "allowed", "forbidden", "ineffective")
@@ -14,7 +13,6 @@ TOUCH_POLICIES = ("unknown", "silent", "allowed", "forbidden", "ineffective")
 class SiteModules:
     """Environment modules by purpose; None where the site has none or nobody knows."""
 
-    __pydantic_config__ = _STRICT
     python: str | None = None
     cuda: str | None = None
     compiler: str | None = None
@@ -24,7 +22,6 @@ class SiteModules:
 class Purge:
     """How scratch forgets: after how many days, by which clock, and whether touching is allowed."""
 
-    __pydantic_config__ = _STRICT
     days: int | None = None
     clock: str = "unknown"
     touch_policy: str = "unknown"
@@ -35,7 +32,6 @@ class Purge:
 class Scheduling:
     """Where a scheduled command may live: `allowed`, `forbidden`, `unknown` for each."""
 
-    __pydantic_config__ = _STRICT
     remote_cron: str = "unknown"
     scrontab: str = "unknown"
 
@@ -47,7 +43,6 @@ class Gpu:
     `memory` is GiB on one GPU, `per_node` how many a node has, `price` service units an hour.
     """
 
-    __pydantic_config__ = _STRICT
     partition: str
     gres: str
     per_node: int
@@ -64,7 +59,6 @@ class Gpu:
 class Partition:
     """One partition; `max_time` in Slurm's spelling."""
 
-    __pydantic_config__ = _STRICT
     name: str
     max_time: str | None = None
     default: bool = False
@@ -74,7 +68,6 @@ class Partition:
 class SiteDefaults:
     """Defaults for a job's options where the user set none."""
 
-    __pydantic_config__ = _STRICT
     account: str | None = None
     gpu_type: str | None = None
     time: str | None = None
@@ -87,7 +80,6 @@ class SiteDefaults:
 class SitePaths:
     """Templates of absolute paths; `{user}` and `{home}` are filled in by the look."""
 
-    __pydantic_config__ = _STRICT
     scratch: str = "/scratch/{user}"
 
 
@@ -95,7 +87,6 @@ class SitePaths:
 class Site:
     """A site profile."""
 
-    __pydantic_config__ = _STRICT
     name: str
     title: str
     scheduler: str = "slurm"

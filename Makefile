@@ -46,10 +46,10 @@ docs:  ## build the documentation, strictly
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict --site-dir .venv/site
 
 cluster:  ## bring up a mini-cluster to play with
-	@tests/cluster/play.sh up
+	@tests/cluster/cluster up
 
 cluster-down:  ## end it
-	@tests/cluster/play.sh down
+	@tests/cluster/cluster down
 
 bench:  ## print the benchmark table; `make bench PEERS=no` leaves the peers out
 	@scripts/setup.sh dev

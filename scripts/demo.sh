@@ -19,8 +19,8 @@ show rvstate converge -y
 show rvstate converge
 cd examples/hello
 show rvstate run train.py
-show rvstate logs -f
 show rvstate ps
+show rvstate logs -f
 printf '\nThe batch script, the same that Slurm would get:\n\n'
 cat "$RVSTATE_HOME"/local/scratch/.rv/runs/*/job.sh
 printf '\nThat was all of it: README.md says how to point it at your cluster.\n'

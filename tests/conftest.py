@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections import Counter
 from pathlib import Path
 
 import pytest
 
-pytest_plugins = ["tests.cluster.fixture"]
+sys.path.insert(0, str(Path(__file__).parent / "cluster"))
+from fixture import cluster  # noqa: E402, F401 - the mini-cluster, one for the session
 
 TIERS = ("unit", "shell", "account", "cluster")
 _HERE = Path(__file__).parent

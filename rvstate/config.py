@@ -449,11 +449,7 @@ def set_keys(
     Raises:
         ConfigError: The file would not be valid with them; it is left as it is.
     """
-    for key in values:
-        key_type(key)
-    prefix = ("clusters", cluster) if cluster else ()
-    wanted = {(*prefix, *key.split(".", 1)): value for key, value in values.items()}
-    wanted.update({(key,): value for key, value in (more or {}).items()})
+    wanted = _wanted(values, cluster, more)
     with _edit_lock():
         path = config_path()
         before = _text(path) or ""
@@ -473,6 +469,28 @@ def set_keys(
         _private_home()
         write(path, after)
     return tuple(".".join(key) for key in changed)
+
+
+def preview(values: Mapping[str, Any], *, cluster: str | None = None) -> Config:
+    """The settings that would be in force after `set_keys`; nothing is written.
+
+    Raises:
+        ConfigError: The file would not be valid.
+    """
+    path = config_path()
+    text = _text(path) or ""
+    _parse(str(path), text)
+    return _load(path, [(str(path), _edited(text, _wanted(values, cluster)))], {}, cluster, {})
+
+
+def _wanted(
+    values: Mapping[str, Any], cluster: str | None, more: Mapping[str, Any] | None = None
+) -> dict[tuple[str, ...], Any]:
+    for key in values:
+        key_type(key)
+    prefix = ("clusters", cluster) if cluster else ()
+    wanted = {(*prefix, *key.split(".", 1)): value for key, value in values.items()}
+    return wanted | {(key,): value for key, value in (more or {}).items()}
 
 
 def write(path: Path, text: str) -> None:

@@ -41,7 +41,7 @@ def build(kind: type[Any], table: Any, name: str, at: tuple[str, ...] = ()) -> A
     """
     if not isinstance(table, dict):
         raise _wrong(at, name, "a table", table)
-    known: dict[str, Any] = keys(kind)
+    known = keys(typing.cast("Any", kind))
     for key in table:
         if key not in known:
             raise unknown_key((*at, key), known, name)

@@ -367,12 +367,14 @@ class Ssh:
         user: The user there; None leaves it to the ssh config.
         config: Another ssh config file, as `ssh -F`.
         interactive: Whether a person may be asked for a password or second factor.
+        hostname: The address, over what the ssh config says; None leaves it to that.
     """
 
     name: str
     user: str | None = None
     config: str | None = None
     interactive: bool = False
+    hostname: str | None = None
     commands: int = 0
     _ssh: str = field(default="", init=False)
 
@@ -405,6 +407,8 @@ class Ssh:
         argv = [self._ssh]
         if self.config:
             argv += ["-F", str(Path(self.config).expanduser())]
+        if self.hostname:
+            settings["HostName"] = self.hostname
         for key, value in settings.items():
             argv += ["-o", f"{key}={value}"]
         if self.user:
@@ -519,7 +523,7 @@ class Ssh:
                 slot.close()
 
     def _slot(self, count: int) -> BinaryIO | None:
-        account = repr((self.name, self.user, self.config)).encode("utf-8", "surrogateescape")
+        account = repr((self.name, self.user, self.config, self.hostname)).encode("utf-8", "surrogateescape")
         base = control_directory() / hashlib.sha256(account).hexdigest()[:16]
         for _ in range(_SLOT_TRIES):
             for number in range(count):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-
 CLOCKS = ("unknown", "none", "atime", "mtime", "atime-or-ctime", "atime-and-mtime", "data")
 TOUCH_POLICIES = ("unknown", "silent", "allowed", "forbidden", "ineffective")
 

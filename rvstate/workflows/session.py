@@ -66,4 +66,6 @@ def transport(config: Config, interactive: bool) -> Transport:
             home.mkdir(mode=0o700, parents=True, exist_ok=True)
         return Local(home)
     connection = config.settings.connection
-    return Ssh(config.host, connection.user, connection.ssh_config, interactive)
+    return Ssh(
+        config.host, connection.user, connection.ssh_config, interactive, connection.hostname
+    )

@@ -587,3 +587,15 @@ def home_template(config: Config) -> str:
     if config.settings.paths.home:
         return config.settings.paths.home
     return str(home() / "local" / "home") if config.site.scheduler == "process" else ""
+
+
+def toml(table: Table, head: str = "") -> str:
+    """A table as TOML, tables of tables under headings of their own.
+
+    Args:
+        table: Plain values.
+        head: A comment for the beginning, as lines that start with `#`.
+    """
+    import tomlkit
+
+    return head + tomlkit.dumps(table)

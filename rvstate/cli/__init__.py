@@ -33,6 +33,9 @@ class Entry:
 
 
 COMMANDS: dict[str, Entry] = {
+    "init": Entry(
+        "init:init", "Set up rvstate for your account on a cluster.", "writes here", "Account"
+    ),
     "converge": Entry(
         "converge:converge",
         "Make the account on the cluster as declared.",
@@ -44,6 +47,24 @@ COMMANDS: dict[str, Entry] = {
     ),
     "login": Entry(
         "login:login", "Log in to the cluster once for the day.", "writes here", "Account"
+    ),
+    "env": Entry(
+        "env:env", "Keep variables and secrets that every job gets.", "writes here", "Account"
+    ),
+    "exec": Entry(
+        "execute:execute",
+        "Run a command on the login node, as if it ran here.",
+        "writes the account",
+        "Account",
+    ),
+    "doctor": Entry(
+        "doctor:doctor",
+        "Say what is well with account and cluster, and what to do.",
+        "reads",
+        "Account",
+    ),
+    "site": Entry(
+        "site:site", "Show site profiles, or draft one from a live cluster.", "reads", "Account"
     ),
     "run": Entry(
         "run:run", "Run a command as a job: this code, its environment, now.", "submits", "Jobs"
@@ -114,8 +135,13 @@ def main(argv: list[str] | None = None) -> None:
     """The entry point: run, and turn every end into a message and an exit code."""
     args = sys.argv[1:] if argv is None else argv
     click.UsageError.exit_code = EXIT_USAGE
-    wants_json = "--json" in args[: args.index("--") if "--" in args else len(args)]
+    # behind `exec` stands another program's command line, and its output is not ours
+    wants_json = args[:1] != ["exec"] and "--json" in args[: _options_end(args)]
     sys.exit(_guarded(args, wants_json))
+
+
+def _options_end(args: list[str]) -> int:
+    return args.index("--") if "--" in args else len(args)
 
 
 def _guarded(args: list[str], wants_json: bool) -> int:

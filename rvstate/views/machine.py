@@ -113,3 +113,8 @@ def _run(record: RunRecord) -> dict[str, Any]:
         "error_log": record.error_log,
         "command": list(record.command),
     }
+
+
+def document(command: str, **fields: Any) -> str:
+    """The document of a command whose values are plain already."""
+    return json.dumps({"schema": 1, "command": command, **fields})

@@ -84,19 +84,23 @@ def look(account: Session, values: Mapping[str, Any], scratch: str | None) -> Lo
         RvstateError: The cluster cannot be reached, or its answer is no answer.
         ConfigError: The user named a scratch directory or an account that is not there.
     """
-    settings = account.config.settings
     found = discover.discover(account, (scratch,) if scratch else ())
-    site = settings.connection.site
-    suggested = site is None and account.config.host != LOCAL
-    if suggested:
-        sites = {name: config_door.load_site(name) for name in config_door.site_names()}
-        name = address(
-            account.config.host, settings.connection.user, settings.connection.ssh_config
-        )
-        site = discover.suggest_site(found, settings.connection.hostname or name, sites)
-    site = site or account.config.site.name
+    fitting = None
+    if account.config.settings.connection.site is None and found.slurm:
+        fitting = _fitting_site(account, found)
+    site = fitting or account.config.site.name
     _check_account(found, values.get("defaults.account"))
-    return Looked(dict(values), found, site, suggested, _scratch(account, found, site, scratch))
+    place = _scratch(account, found, site, scratch)
+    return Looked(dict(values), found, site, fitting is not None, place)
+
+
+def _fitting_site(account: Session, found: Discovery) -> str | None:
+    connection = account.config.settings.connection
+    reached = connection.hostname or ""
+    if not reached and account.config.host != LOCAL:
+        reached = address(account.config.host, connection.user, connection.ssh_config)
+    sites = {name: config_door.load_site(name) for name in config_door.site_names()}
+    return discover.suggest_site(found, reached, sites)
 
 
 def _check_account(found: Discovery, account: str | None) -> None:

@@ -59,7 +59,7 @@ def _must_have_run(bench: Bench) -> None:
 
 
 def _from_nothing(bench: Bench) -> Iterator[str]:
-    ours = _fresh(bench, lambda: bench.once("rvstate", "converge", "-y"))
+    ours = _fresh(bench, lambda: bench.once("rvstate", "converge", "-y", "--only", "directory,cache,shell"))
     yield line("rvstate converge -y", ours)
     if bench.peers:
         stock = _fresh(bench, lambda: bench.once(*_stock(bench, bench.user)))

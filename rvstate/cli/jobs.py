@@ -10,7 +10,7 @@ from rvstate.cli.common import Progress, account_options, json_option, may_ask, 
 from rvstate.errors import ConfigError
 from rvstate.slurm import states
 from rvstate.slurm.states import FINISHED
-from rvstate.views import human, machine
+from rvstate.views import runs as view
 from rvstate.workflows import jobs as workflow
 
 
@@ -28,9 +28,9 @@ def ps(
     account = session(cluster, site, host)
     records = workflow.runs(account)
     if as_json:
-        click.echo(machine.ps(records))
+        click.echo(view.ps_document(records))
     else:
-        human.show_runs(records, everything=everything)
+        view.show_runs(records, everything=everything)
     return 0
 
 
@@ -69,7 +69,7 @@ def logs(
     for piece in workflow.follow(account, record, streams):
         _print([piece])
     ended = workflow.find(workflow.runs(account), record.run_id)
-    human.show_end(ended)
+    view.show_end(ended)
     if ended.state not in FINISHED:
         return 1
     return states.exit_status(ended.state, f"{ended.exit_code or 0}:0")
@@ -104,7 +104,7 @@ def stop(
     found = tuple(dict.fromkeys(workflow.find(records, name) for name in runs))
     active = tuple(r for r in found if r.state not in FINISHED)
     if not as_json:
-        human.show_runs(found, everything=True)
+        view.show_runs(found, everything=True)
     if active and not yes:
         if not may_ask():
             raise ConfigError("There is nobody to ask whether to end them.", "Add -y.")
@@ -114,7 +114,7 @@ def stop(
         workflow.stop(account, active, tell)
         tell.done()
     if as_json:
-        click.echo(machine.stop(active))
+        click.echo(view.stop_document(active))
     else:
         click.echo(f"Ended: {', '.join(r.job or r.run_id for r in active) or 'none was active'}.")
     return 0

@@ -9,7 +9,7 @@ import click
 from rvstate.cli.common import Progress, account_options, json_option, session
 from rvstate.errors import ConfigError, RefusedError
 from rvstate.request import Request
-from rvstate.views import human, machine
+from rvstate.views import runs as view
 from rvstate.workflows import run as workflow
 
 
@@ -60,19 +60,19 @@ def run(
     )
     tell = Progress(quiet=as_json)
     if not as_json:
-        human.show_where(account_session.config)
+        view.show_where(account_session.config)
     order = workflow.Order(command, wanted, _name(name), keep, here)
     prepared = workflow.prepare(account_session, order, tell)
     if dry_run:
         tell.done()
-        human.show_dry_run(prepared)
+        view.show_dry_run(prepared)
         return 0
     submitted = workflow.submit(account_session, prepared, tell)
     tell.done()
     if as_json:
-        click.echo(machine.run(submitted))
+        click.echo(view.run_document(submitted))
     else:
-        human.show_submitted(submitted)
+        view.show_submitted(submitted)
     return 0
 
 

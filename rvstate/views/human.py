@@ -6,14 +6,9 @@ import difflib
 
 import click
 
-from rvstate.config import Config
 from rvstate.diff import human_bytes
-from rvstate.model.job import RunRecord
 from rvstate.model.plan import Action, Change, Plan
-from rvstate.slurm import duration
-from rvstate.slurm.states import FINISHED
 from rvstate.workflows.converge import Outcome
-from rvstate.workflows.run import Prepared, Submitted, command_line
 
 _COLOURS = {
     Action.CREATE: "green",
@@ -83,71 +78,3 @@ def _count(number: int, noun: str) -> str:
 
 def _dim(text: str) -> str:
     return click.style(text, dim=True)
-
-
-def show_where(config: Config) -> None:
-    """The first line of a run on this machine: nobody should take it for the cluster."""
-    if config.site.scheduler == "process":
-        click.secho(
-            "This job runs on this machine (site local), not on a cluster.", fg="yellow", err=True
-        )
-
-
-def show_dry_run(prepared: Prepared) -> None:
-    """The plan of a run and its batch script."""
-    for change in prepared.plan.changes:
-        click.echo(f" {change.action.value} {change.kind} {change.resource.name}")
-    click.echo(f"code: {len(prepared.tree.files)} files, {human_bytes(prepared.tree.size)}")
-    ready = "is built" if prepared.environment_ready else "will be built"
-    if prepared.environment is not None:
-        click.echo(f"environment: {prepared.generation} {ready}")
-    click.echo(f"command: {command_line(prepared)}\n")
-    click.echo(prepared.text, nl=False)
-
-
-def show_submitted(submitted: Submitted) -> None:
-    """What was submitted, and what to type next."""
-    prepared = submitted.prepared
-    project = prepared.project
-    commit = (project.commit or "no commit")[:10] + ("*" if project.dirty else "")
-    click.echo(
-        f"{click.style('✓', fg='green')} job {submitted.job}  {prepared.spec.options.name}  "
-        f"[{project.name} {project.branch or '-'}@{commit}]"
-    )
-    click.echo(f"  snapshot {prepared.spec.snapshot}")
-    if prepared.spec.environment:
-        click.echo(f"  environment {prepared.spec.environment}")
-    click.echo(f"  log {submitted.log}")
-    click.echo(f"  next: rvstate logs -f {submitted.job}")
-
-
-def show_runs(records: tuple[RunRecord, ...], *, everything: bool) -> None:
-    """A table of runs, those under way first."""
-    active = [r for r in records if r.state not in FINISHED]
-    ended = [r for r in records if r.state in FINISHED]
-    shown = active + (ended if everything else ended[:5])
-    if not shown:
-        click.echo("No runs yet. Start one with `rvstate run COMMAND`.")
-        return
-    rows = [("JOB", "NAME", "STATE", "TIME", "CODE", "")]
-    rows += [
-        (
-            r.job or "-",
-            r.name,
-            r.state.value,
-            "" if r.elapsed is None else duration.render(r.elapsed),
-            f"{r.project} {r.branch or '-'}@{(r.commit or '-')[:7]}{'*' if r.dirty else ''}",
-            r.reason,
-        )
-        for r in shown
-    ]
-    widths = [max(len(row[i]) for row in rows) for i in range(5)]
-    for row in rows:
-        cells = [cell.ljust(width) for cell, width in zip(row[:5], widths, strict=True)]
-        click.echo("  ".join((*cells, row[5])).rstrip())
-
-
-def show_end(record: RunRecord) -> None:
-    """How a followed run ended."""
-    code = "" if record.exit_code is None else f", exit code {record.exit_code}"
-    click.echo(f"{record.name} ({record.job}): {record.state.value}{code}", err=True)

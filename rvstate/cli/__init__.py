@@ -108,9 +108,9 @@ class LazyGroup(click.Group):
             import difflib
 
             near = difflib.get_close_matches(args[0], COMMANDS, 1)
-            if near:
-                error.message += f" Did you mean {near[0]!r}?"
-            raise
+            if not near:
+                raise
+            raise click.UsageError(f"{error.message} Did you mean {near[0]!r}?", ctx) from None
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The overview, from the table alone."""
@@ -163,7 +163,7 @@ def _guarded(args: list[str], wants_json: bool) -> int:
         # the reader of our output went away (`| head`): nobody is left to tell
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_FAILED
-    except Exception as error:  # noqa: BLE001 - the one boundary: our own bug, reported as such
+    except Exception as error:  # the one boundary: our own bug, reported as such
         return _bug(error, wants_json)
     return status if isinstance(status, int) else 0
 

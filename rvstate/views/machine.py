@@ -55,3 +55,8 @@ def _change(change: Change, outcome: Outcome) -> dict[str, Any]:
     if error:
         found["error"] = error
     return found
+
+
+def document(command: str, **fields: Any) -> str:
+    """The document of a command whose values are plain already."""
+    return json.dumps({"schema": 1, "command": command, **fields})

@@ -69,10 +69,18 @@ class _Progress(BaseStateCallback):  # type: ignore[misc] # pyinfra is untyped h
         self._tell(", ".join(state.get_op_meta(op_hash).names))
 
 
+@dataclass(frozen=True, slots=True)
+class Work:
+    """The steps for one account, in order."""
+
+    transport: Transport
+    steps: tuple[Step, ...]
+
+
 def run(
     transport: Transport, steps: tuple[Step, ...], tell: Callable[[str], None]
 ) -> tuple[Report, ...]:
-    """Run the steps in order; the first that fails is the last.
+    """Run the steps on one account in order; the first that fails is the last.
 
     Args:
         transport: The way to the account; its connection is the one that pyinfra uses.
@@ -80,29 +88,52 @@ def run(
         tell: Told the name of each step as it begins.
 
     Raises:
-        RvstateError: The connection failed, or an operation refused before it changed anything.
+        RvstateError: An operation refused before it changed anything.
     """
-    remote = isinstance(transport, Ssh)
-    name = f"@openssh/{transport.name}" if remote else LOCAL
-    inventory = Inventory(([(name, {})], {}))
+    return run_all((Work(transport, steps),), tell)[0]
+
+
+def run_all(works: tuple[Work, ...], tell: Callable[[str], None]) -> tuple[tuple[Report, ...], ...]:
+    """Run each account's steps, accounts side by side; an account that fails stops alone.
+
+    Returns:
+        The reports of each account, in the order of `works`.
+
+    Raises:
+        RvstateError: As `run`.
+    """
+    names = [_host_name(number, work.transport) for number, work in enumerate(works)]
+    inventory = Inventory(([(name, {}) for name in names], {}))
     state = State(inventory, Config())
     state.add_callback_handler(_Progress(tell))
-    (host,) = list(inventory)
-    host.connector_data["rvstate_transport"] = transport
+    hosts = [inventory.get_host(name) for name in names]
+    for host, work in zip(hosts, works, strict=True):
+        host.connector_data["rvstate_transport"] = work.transport
     connect_all(state)
     metas = [
-        add_op(state, step.operation, name=step.name, **step.arguments)[host] for step in steps
+        [
+            add_op(state, step.operation, name=step.name, host=[host], **step.arguments)[host]
+            for step in work.steps
+        ]
+        for host, work in zip(hosts, works, strict=True)
     ]
     try:
+        # step by step, each for all accounts at once
         run_ops(state)
     except PyinfraError:
-        # "No hosts remaining!": what went wrong is in the operation's own output (finding F9)
+        # "No hosts remaining!": what went wrong is in the operations' own output (finding F9)
         tell("a step failed")
     finally:
         disconnect_all(state)
-    if isinstance(transport, Local):
-        transport.commands += sum(meta.is_complete() and meta.executed for meta in metas)
-    return tuple(_report(meta) for meta in metas)
+    for work, done in zip(works, metas, strict=True):
+        if isinstance(work.transport, Local):
+            work.transport.commands += sum(meta.is_complete() and meta.executed for meta in done)
+    return tuple(tuple(_report(meta) for meta in done) for done in metas)
+
+
+def _host_name(number: int, transport: Transport) -> str:
+    # two users of one login node are two accounts, and pyinfra wants their names to differ
+    return f"@openssh/{number}:{transport.name}" if isinstance(transport, Ssh) else LOCAL
 
 
 def _report(meta: Any) -> Report:

@@ -5,14 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rvstate import desired as desired_state
-from rvstate import diff, probe
-from rvstate.model.layout import SYMBOLIC, Layout
+from rvstate import probe
+from rvstate.model.layout import SYMBOLIC, Account, Layout
 from rvstate.model.observed import ObservedState, Present
-from rvstate.model.plan import Plan
 from rvstate.model.resources import ConfigFile, DesiredState
+from rvstate.probe import Question
+from rvstate.script import Script
+from rvstate.transport import Running
 from rvstate.workflows.session import Session
+
+if TYPE_CHECKING:
+    from rvstate.model.plan import Plan
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +35,32 @@ class View:
         return Layout(self.observed.account)
 
 
-def account(session: Session, kinds: frozenset[str] | None = None) -> View:
-    """Look at the account with one remote command.
+@dataclass(frozen=True, slots=True)
+class Look:
+    """A look under way: the remote command has been sent, its answer has not been read."""
+
+    session: Session
+    kinds: frozenset[str] | None
+    variables: Mapping[str, str]
+    watched: ConfigFile
+    asked: tuple[Question, ...]
+    script: Script
+    running: Running
+
+    def view(self) -> View:
+        """Wait for the answer and compare."""
+        # imported while the answer is on its way: it costs nothing there
+        from rvstate import diff
+
+        answer = self.session.transport.finish(self.script, self.running)
+        observed = probe.read(answer, self.asked)
+        observed.entries.update(_local_entry(self.watched))
+        wanted = _wanted(self.session, observed.account, self.variables, self.watched, self.kinds)
+        return View(wanted, observed, diff.plan(wanted, observed))
+
+
+def begin(session: Session, kinds: frozenset[str] | None = None) -> Look:
+    """Send the one remote command of a look and come back at once.
 
     Args:
         session: Which account.
@@ -39,16 +69,19 @@ def account(session: Session, kinds: frozenset[str] | None = None) -> View:
     variables = session.state.variables()
     watched = _config_file(session)
     asked = probe.questions(_wanted(session, SYMBOLIC, variables, watched, kinds))
-    answer = session.transport.run(probe.script(session.scratch, session.home, asked))
-    observed = probe.read(answer, asked)
-    observed.entries.update(_local_entry(watched))
-    wanted = _wanted(session, observed.account, variables, watched, kinds)
-    return View(wanted, observed, diff.plan(wanted, observed))
+    script = probe.script(session.scratch, session.home, asked)
+    running = session.transport.begin(script)
+    return Look(session, kinds, variables, watched, asked, script, running)
+
+
+def account(session: Session, kinds: frozenset[str] | None = None) -> View:
+    """Look at the account with one remote command, and compare."""
+    return begin(session, kinds).view()
 
 
 def _wanted(
     session: Session,
-    who: desired_state.Account,
+    who: Account,
     variables: Mapping[str, str],
     watched: ConfigFile,
     kinds: frozenset[str] | None,

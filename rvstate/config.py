@@ -159,6 +159,17 @@ def _load(
     return Config(settings, site, path, chosen or default, sources, secret)
 
 
+def cluster_names() -> tuple[str, ...]:
+    """The names of the `[clusters.NAME]` tables in the user's own file.
+
+    Raises:
+        ConfigError: The file cannot be read.
+    """
+    path = config_path()
+    clusters = _parse(str(path), _text(path)).get("clusters", {})
+    return tuple(_table(clusters, str(path), "clusters"))
+
+
 def _cluster_layer(path: Path, clusters: Table, chosen: str | None) -> Iterator[Layer]:
     if chosen is None:
         return

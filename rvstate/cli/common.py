@@ -8,6 +8,8 @@ from typing import Any, TypeVar
 
 import click
 
+from rvstate.config import cluster_names
+from rvstate.errors import ConfigError
 from rvstate.workflows.session import Session, open_session
 
 _F = TypeVar("_F", bound=Callable[..., Any])
@@ -26,15 +28,31 @@ def account_options(function: _F) -> _F:
 
 def json_option(function: _F) -> _F:
     """`--json`: one document on standard output."""
-    return click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")(function)
+    return click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")(
+        function
+    )
 
 
-def session(
-    cluster: str | None, site: str | None, host: str | None, **more: Any
-) -> Session:
+def session(cluster: str | None, site: str | None, host: str | None, **more: Any) -> Session:
     """The account that the options name."""
     options = {"connection": {"site": site, "host": host}, **more.pop("options", {})}
     return open_session(options, cluster=cluster, interactive=may_ask(), **more)
+
+
+def sessions() -> tuple[Session, ...]:
+    """Every account that the config file names as a cluster.
+
+    Raises:
+        ConfigError: It names none.
+    """
+    names = cluster_names()
+    if not names:
+        raise ConfigError(
+            "There are no [clusters.NAME] tables in config.toml.",
+            "Add one for each account, or leave out --all.",
+        )
+    # nobody can answer the questions of several logins at once
+    return tuple(open_session(cluster=name) for name in names)
 
 
 def may_ask() -> bool:

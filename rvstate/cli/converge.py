@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
-from rvstate.cli.common import Progress, account_options, json_option, may_ask, session
-from rvstate.errors import EXIT_CHANGES, EXIT_DONE, EXIT_FAILED, EXIT_REFUSED, ConfigError
+from rvstate.cli.common import Progress, account_options, json_option, may_ask, session, sessions
+from rvstate.errors import (
+    EXIT_CHANGES,
+    EXIT_DONE,
+    EXIT_FAILED,
+    EXIT_REFUSED,
+    ConfigError,
+    RvstateError,
+)
 from rvstate.model.resources import KINDS
-from rvstate.views import human, machine
-from rvstate.workflows import converge as workflow
-from rvstate.workflows.converge import Outcome
+
+if TYPE_CHECKING:
+    from rvstate.workflows.converge import Outcome
+    from rvstate.workflows.observe import View
+    from rvstate.workflows.session import Session
+
+    Seen = tuple[tuple[Session, View | RvstateError], ...]
 
 
 @click.command()
@@ -18,12 +31,15 @@ from rvstate.workflows.converge import Outcome
 @click.option("-y", "--yes", is_flag=True, help="Apply without asking.")
 @click.option("--only", metavar="KINDS", help=f"Only these kinds, by comma: {', '.join(KINDS)}.")
 @click.option("--skip", metavar="KINDS", help="All but these kinds, by comma.")
-@click.option("--detailed-exitcode", is_flag=True, help="With --check: exit 2 if there are changes.")
+@click.option(
+    "--detailed-exitcode", is_flag=True, help="With --check: exit 2 if there are changes."
+)
 @click.option(
     "--remove-originals",
     is_flag=True,
     help="Remove what migrations set aside, once verified again.",
 )
+@click.option("--all", "everywhere", is_flag=True, help="Every [clusters.NAME] of config.toml.")
 @json_option
 @account_options
 def converge(
@@ -34,6 +50,7 @@ def converge(
     skip: str | None,
     detailed_exitcode: bool,
     remove_originals: bool,
+    everywhere: bool,
     as_json: bool,
     cluster: str | None,
     site: str | None,
@@ -46,27 +63,84 @@ def converge(
     ways out, before anything is written.
     """
     kinds = _kinds(only, skip)
-    with_account = session(cluster, site, host)
     tell = Progress(quiet=as_json)
-    tell(f"looking at {with_account.label}")
-    view = workflow.look(with_account, kinds)
-    tell.done()
-    if not as_json:
-        human.show_plan(view.plan, with_diff=diff)
-    if check or not view.plan.may_be_applied:
-        outcome = workflow.checked(with_account, view)
+    if everywhere:
+        seen = _look_everywhere(kinds, tell)
     else:
+        seen = _look(session(cluster, site, host), kinds, tell)
+    tell.done()
+    outcomes = _act(
+        seen, tell, check=check, diff=diff, yes=yes, as_json=as_json, kinds=kinds,
+        remove_originals=remove_originals,
+    )  # fmt: skip
+    _show(outcomes, as_json=as_json, check=check)
+    return max((_status(o, check=check, detailed=detailed_exitcode) for o in outcomes), key=_weight)
+
+
+def _look(account: Session, kinds: frozenset[str] | None, tell: Progress) -> Seen:
+    from rvstate.workflows import observe
+
+    look = observe.begin(account, kinds)
+    tell(f"looking at {account.label}")
+    # loaded while the answer is on its way
+    from rvstate.views import human  # noqa: F401
+
+    return ((account, look.view()),)
+
+
+def _look_everywhere(kinds: frozenset[str] | None, tell: Progress) -> Seen:
+    from rvstate.workflows import converge as workflow
+
+    accounts = sessions()
+    tell(f"looking at {len(accounts)} accounts")
+    return tuple(zip(accounts, workflow.look_at_all(accounts, kinds), strict=True))
+
+
+def _act(
+    seen: Seen,
+    tell: Progress,
+    *,
+    check: bool,
+    diff: bool,
+    yes: bool,
+    as_json: bool,
+    kinds: frozenset[str] | None,
+    remove_originals: bool,
+) -> tuple[Outcome, ...]:
+    """Show the plans, ask, apply those that may be applied; outcomes in the order of `seen`."""
+    from rvstate.views import human
+    from rvstate.workflows import converge as workflow
+
+    todo = []
+    for account, view in seen:
+        if isinstance(view, RvstateError):
+            if len(seen) == 1:
+                raise view
+            continue
+        if not as_json:
+            human.show_plan(view.plan, with_diff=diff, label=account.label if seen[1:] else "")
+        if view.plan.may_be_applied and not check:
+            todo.append((account, view))
+    applied: dict[str, Outcome] = {}
+    if todo:
         if not yes:
             _confirm(as_json)
-        outcome = workflow.apply(
-            with_account, view, tell, kinds=kinds, remove_originals=remove_originals
-        )
+        outcomes = workflow.apply(tuple(todo), tell, kinds=kinds, remove_originals=remove_originals)
         tell.done()
+        applied = {outcome.label: outcome for outcome in outcomes}
+    return tuple(applied.get(s.label) or workflow.checked(s, view) for s, view in seen)
+
+
+def _show(outcomes: tuple[Outcome, ...], *, as_json: bool, check: bool) -> None:
     if as_json:
-        click.echo(machine.converge(outcome, check=check))
-    else:
+        from rvstate.views import machine
+
+        click.echo(machine.converge(*outcomes, check=check))
+        return
+    from rvstate.views import human
+
+    for outcome in outcomes:
         human.show_recap(outcome)
-    return _status(outcome, check=check, detailed=detailed_exitcode)
 
 
 def _confirm(as_json: bool) -> None:
@@ -92,6 +166,8 @@ def _names(text: str | None) -> tuple[str, ...]:
 
 
 def _status(outcome: Outcome, *, check: bool, detailed: bool) -> int:
+    if outcome.error is not None:
+        return outcome.error.exit_code
     if outcome.plan.refusals:
         return EXIT_REFUSED
     if outcome.failed or outcome.verified is False:
@@ -99,3 +175,9 @@ def _status(outcome: Outcome, *, check: bool, detailed: bool) -> int:
     if check and detailed and outcome.plan.changes:
         return EXIT_CHANGES
     return EXIT_DONE
+
+
+def _weight(status: int) -> int:
+    """Of several accounts' ends the worst is told: failed, then refused, then any other."""
+    order = (EXIT_DONE, EXIT_CHANGES, EXIT_REFUSED)
+    return order.index(status) if status in order else len(order) + (status == EXIT_FAILED)

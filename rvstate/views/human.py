@@ -20,8 +20,10 @@ _COLOURS = {
 }
 
 
-def show_plan(plan: Plan, *, with_diff: bool = False) -> None:
-    """The plan: one line a change, refusals with their ways out."""
+def show_plan(plan: Plan, *, with_diff: bool = False, label: str = "") -> None:
+    """The plan: one line a change, refusals with their ways out; `label` says whose."""
+    if label:
+        click.secho(f"{label}:", bold=True)
     if plan.empty:
         click.echo(f"Nothing to do: all {plan.unchanged} resources are as declared.")
         return
@@ -50,6 +52,9 @@ def _show_diff(change: Change) -> None:
 
 def show_recap(outcome: Outcome) -> None:
     """What became of it, for each host one line, as Ansible's recap."""
+    if outcome.error is not None:
+        click.echo(f" {click.style('✗', fg='red', bold=True)} {outcome.error.message}")
+        click.echo(f"   → {outcome.error.remedy}")
     for result in outcome.failed:
         name = f"{result.change.kind} {result.change.resource.name}"
         click.echo(f" {click.style('✗', fg='red', bold=True)} {name}: {result.error}")
@@ -62,7 +67,7 @@ def show_recap(outcome: Outcome) -> None:
     counts = {
         "ok": outcome.plan.unchanged,
         "changed": made,
-        "failed": len(outcome.failed),
+        "failed": len(outcome.failed) + (outcome.error is not None),
         "refused": len(outcome.plan.refusals),
     }
     line = "  ".join(f"{name}={count}" for name, count in counts.items())

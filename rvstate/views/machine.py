@@ -23,17 +23,19 @@ def converge(*outcomes: Outcome, check: bool) -> str:
 
 def _host(outcome: Outcome) -> dict[str, Any]:
     planned = (*outcome.plan.changes, *outcome.plan.refusals)
+    error = outcome.error
     return {
         "host": outcome.label,
         "changes": [_change(change, outcome) for change in planned],
         "recap": {
             "ok": outcome.plan.unchanged,
             "changed": len(outcome.results) - len(outcome.failed),
-            "failed": len(outcome.failed),
+            "failed": len(outcome.failed) + (outcome.error is not None),
             "refused": len(outcome.plan.refusals),
         },
         "remote_commands": outcome.remote_commands,
         "verified": outcome.verified,
+        **({"error": {"message": error.message, "remedy": error.remedy}} if error else {}),
         "originals": [
             {"path": o.path, "target": o.target, "bytes": o.size, "entries": o.entries}
             for o in outcome.originals

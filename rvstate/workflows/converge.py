@@ -1,4 +1,4 @@
-"""plan, confirm, apply, look again."""
+"""plan, confirm, apply, look again; for one account or many."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from rvstate.errors import RvstateError
 from rvstate.model.observed import Original
 from rvstate.model.plan import Plan
 from rvstate.model.resources import ConfigFile
@@ -13,6 +14,10 @@ from rvstate.steps import Result
 from rvstate.workflows import observe
 from rvstate.workflows.observe import View
 from rvstate.workflows.session import Session
+
+# How many logins are begun at once: sshd drops some of more than ten that are not yet
+# authenticated (MaxStartups 10:30:100, sshd_config(5)).
+_AT_ONCE = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,14 +31,16 @@ class Outcome:
         verified: Whether a second look found nothing left to do; None where nothing was applied.
         remote_commands: How many remote commands it took in all.
         originals: What migrations set aside and still keep.
+        error: Why the account could not be looked at, or could not be finished.
     """
 
     label: str
     plan: Plan
-    results: tuple[Result, ...]
-    verified: bool | None
-    remote_commands: int
-    originals: tuple[Original, ...]
+    results: tuple[Result, ...] = ()
+    verified: bool | None = None
+    remote_commands: int = 0
+    originals: tuple[Original, ...] = ()
+    error: RvstateError | None = None
 
     @property
     def failed(self) -> tuple[Result, ...]:
@@ -41,52 +48,71 @@ class Outcome:
         return tuple(r for r in self.results if r.error)
 
 
-def look(session: Session, kinds: frozenset[str] | None = None) -> View:
-    """The plan, with one remote command."""
-    return observe.account(session, kinds)
+def look_at_all(
+    sessions: tuple[Session, ...], kinds: frozenset[str] | None
+) -> tuple[View | RvstateError, ...]:
+    """Look at many accounts side by side; one that cannot be reached does not hold the others."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    def look(session: Session) -> View | RvstateError:
+        try:
+            return observe.account(session, kinds)
+        except RvstateError as error:
+            return error
+
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        return tuple(pool.map(look, sessions))
 
 
-def checked(session: Session, view: View) -> Outcome:
+def checked(session: Session, view: View | RvstateError) -> Outcome:
     """The outcome of a look that nothing follows."""
+    count = session.transport.commands
+    if isinstance(view, RvstateError):
+        return Outcome(session.label, Plan(()), remote_commands=count, error=view)
     return Outcome(
-        session.label, view.plan, (), None, session.transport.commands, view.observed.originals
+        session.label, view.plan, remote_commands=count, originals=view.observed.originals
     )
 
 
 def apply(
-    session: Session,
-    view: View,
+    pairs: tuple[tuple[Session, View], ...],
     tell: Callable[[str], None],
     *,
     kinds: frozenset[str] | None = None,
     remove_originals: bool = False,
-) -> Outcome:
-    """Make the plan's changes and look again.
+) -> tuple[Outcome, ...]:
+    """Make the plans' changes, accounts side by side, and look again.
 
     Args:
-        session: Which account.
-        view: The look whose plan the user has seen; it must be one that may be applied.
+        pairs: Accounts, and the looks whose plans the user has seen and that may be applied.
         tell: Told what is being done, in a few words.
-        kinds: As for `look`.
+        kinds: As for the look.
         remove_originals: Whether a migration's original is removed once verified again.
     """
     from rvstate.infra import engine
 
-    results = _local_changes(view)
-    job = engine.Job(
-        session.transport, view.layout, view.desired, view.observed, view.plan, remove_originals
+    here = [_local_changes(view) for _, view in pairs]
+    jobs = tuple(
+        engine.Job(s.transport, v.layout, v.desired, v.observed, v.plan, remove_originals)
+        for s, v in pairs
     )
-    results += engine.apply(job, tell)
+    there = engine.apply(jobs, tell)
     tell("looking again")
-    after = observe.account(session, kinds)
-    return Outcome(
-        session.label,
-        view.plan,
-        results,
-        after.plan.empty,
-        session.transport.commands,
-        after.observed.originals,
+    again = look_at_all(tuple(session for session, _ in pairs), kinds)
+    return tuple(
+        _outcome(session, view, local + remote, after)
+        for (session, view), local, remote, after in zip(pairs, here, there, again, strict=True)
     )
+
+
+def _outcome(
+    session: Session, view: View, results: tuple[Result, ...], after: View | RvstateError
+) -> Outcome:
+    count = session.transport.commands
+    if isinstance(after, RvstateError):
+        return Outcome(session.label, view.plan, results, False, count, error=after)
+    kept = after.observed.originals
+    return Outcome(session.label, view.plan, results, after.plan.empty, count, kept)
 
 
 def _local_changes(view: View) -> tuple[Result, ...]:

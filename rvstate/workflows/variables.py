@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from rvstate import envfile
 from rvstate.errors import ConfigError
 from rvstate.state import State
-from rvstate.workflows import converge
+from rvstate.workflows import converge, observe
 from rvstate.workflows.converge import Outcome
 from rvstate.workflows.session import Session
 
@@ -82,7 +82,8 @@ def bring(session: Session, tell: Callable[[str], None]) -> Outcome:
     Raises:
         RvstateError: The account cannot be reached.
     """
-    view = converge.look(session, KINDS)
+    view = observe.account(session, KINDS)
     if not view.plan.may_be_applied:
         return converge.checked(session, view)
-    return converge.apply(session, view, tell, kinds=KINDS)
+    (outcome,) = converge.apply(((session, view),), tell, kinds=KINDS)
+    return outcome

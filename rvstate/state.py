@@ -1,4 +1,4 @@
-"""The local state directory: the user's variables, receipts, and what was learned (the disk door)."""
+"""The local state directory: the user's variables, receipts, what was learned (the disk door)."""
 
 from __future__ import annotations
 
@@ -91,12 +91,19 @@ class State:
     def _write(self, path: Path, text: str) -> None:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         part = path.with_name(f".{path.name}.{os.getpid()}")
-        fd = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(fd, "w", encoding="utf-8", errors="surrogateescape") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
+        try:
+            fd = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+            with os.fdopen(fd, "w", encoding="utf-8", errors="surrogateescape") as file:
+                os.fchmod(fd, 0o600)
+                file.write(text)
+                file.flush()
+                os.fsync(fd)
+            part.replace(path)
+        except OSError as error:
+            part.unlink(missing_ok=True)
+            raise ConfigError(
+                f"{path} cannot be written: {error.strerror}.", "Mend that, then run this again."
+            ) from error
 
     @contextlib.contextmanager
     def _locked(self, name: str) -> Iterator[None]:

@@ -55,7 +55,8 @@ _BUSY = re.compile(
     r"|^Connection (?:closed|reset) by \S+(?: port \d+)?\s*$",
     re.M,
 )
-_CUT = re.compile(r"client_loop:|mux_client_|Broken pipe|Timeout, server")
+# With one of these beside it, the same text tells of something else.
+_NOT_BUSY = re.compile(r"client_loop:|mux_client_|Broken pipe|Timeout, server|stdio forwarding")
 
 
 @dataclass(frozen=True, slots=True)
@@ -561,7 +562,7 @@ class Ssh:
 
     def _repeatable(self, done: Completed, attempt: int) -> None:
         """Come back if nothing ran and asking again can help; raise what happened if not."""
-        if attempt < _ATTEMPTS and _BUSY.search(done.errors) and not _CUT.search(done.errors):
+        if attempt < _ATTEMPTS and _BUSY.search(done.errors) and not _NOT_BUSY.search(done.errors):
             # sshd drops some of many logins at once (MaxStartups, sshd_config(5))
             time.sleep(random.uniform(0.2, 0.8) * attempt)  # noqa: S311 - not a secret
             return
@@ -807,7 +808,7 @@ _EXPLANATIONS: tuple[tuple[str, type[RvstateError], str, str], ...] = (
         "It limits logins at once; wait a minute, then try again.",
     ),
     (
-        r"Broken pipe|closed by remote host|Connection closed|Connection to \S+ closed"
+        r"Broken pipe|closed by remote host|Connection closed|[Cc]onnection to \S+ closed"
         r"|Connection reset|disconnect",
         UnreachableError,
         "The connection to {host} was cut.",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import json
 import os
 import sys
 from dataclasses import dataclass
@@ -170,6 +169,8 @@ def _guarded(args: list[str], wants_json: bool) -> int:
 
 def _say(message: str, remedy: str, status: int, wants_json: bool) -> None:
     if wants_json:
+        import json
+
         error = {"message": message, "remedy": remedy, "exit_code": status}
         click.echo(json.dumps({"schema": 1, "error": error}))
     else:

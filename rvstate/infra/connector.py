@@ -22,7 +22,7 @@ from pyinfra.connectors.util import (
 from rvstate.transport import Completed, Ssh
 
 
-class OpensshData(ConnectorData):
+class OpensshData(ConnectorData):  # type: ignore[misc] # pyinfra is untyped here
     """Host data that the connector reads."""
 
     openssh_host: str
@@ -30,7 +30,7 @@ class OpensshData(ConnectorData):
     openssh_config: str
 
 
-class OpensshConnector(BaseConnector):
+class OpensshConnector(BaseConnector):  # type: ignore[misc] # pyinfra is untyped here
     """Run pyinfra's commands over OpenSSH's own client."""
 
     handles_execution = True

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from rvstate import assets, envfile
 from rvstate.errors import ConfigError
-from rvstate.model.layout import Account, Layout
+from rvstate.model.layout import PRIVATE, Account, Layout
 from rvstate.model.resources import (
     CacheLink,
     ConfigFile,
@@ -26,6 +26,7 @@ from rvstate.shell import quote
 
 # Which parts of Hugging Face's directory a group may share.  Its credentials (`token`,
 # `stored_tokens`) lie beside them, so the directory itself stays private (decision 0006).
+_HF = "huggingface"
 _SHARED_HF = ("hub", "datasets")
 _RC_FILES = {"bash": ".bashrc", "zsh": ".zshrc", "fish": ".config/fish/config.fish"}
 
@@ -65,14 +66,43 @@ def directories(settings: Settings, site: Site, layout: Layout) -> list[Resource
         Directory(layout.account.home, create=made, owned=False),
         Directory(layout.account.scratch, create=made, owned=False),
     ]
-    found += [Directory(path, mode) for path, mode in layout.directories()]
-    found.append(Directory(layout.home_caches, owned=False))
+    for path, mode in layout.directories():
+        found.append(Directory(path, mode, links=mode is None))
+    found.append(
+        Directory(layout.home_caches, owned=False, links=True, leads_to=layout.scratch_caches)
+    )
     for name in settings.caches.all:
-        found.append(Directory(layout.scratch_caches / cache_name(name)))
-    if settings.shared.hf_cache and "huggingface" in settings.caches.all:
-        shared = RemotePath(settings.shared.hf_cache)
-        found += [Directory(shared / part, owned=False) for part in _SHARED_HF]
+        mode = PRIVATE if name == _HF else None  # its credentials lie in it
+        found.append(Directory(layout.scratch_caches / cache_name(name), mode, links=True))
+    shared = _shared_hf(settings, layout)
+    if shared is not None:
+        parts = [shared / part for part in _SHARED_HF]
+        found += [Directory(path, owned=False, links=True, group=True) for path in parts]
     return found
+
+
+def _shared_hf(settings: Settings, layout: Layout) -> RemotePath | None:
+    """The group's Hugging Face directory, or None.
+
+    Raises:
+        ConfigError: It is not an absolute path, or not apart from the user's own.
+    """
+    text = settings.shared.hf_cache
+    if not text or _HF not in settings.caches.all:
+        return None
+    if not text.startswith("/"):
+        raise ConfigError(
+            f"hf_cache in [shared] is {text!r}, which is not an absolute path.",
+            "Write the directory from / on.",
+        )
+    shared = RemotePath(text)
+    for own in (layout.scratch_caches / _HF, layout.home_caches / _HF):
+        if shared.is_below(own) or own.is_below(shared):
+            raise ConfigError(
+                f"hf_cache in [shared] is {shared}, which is not apart from your own {own}.",
+                "Give the group's directory, or leave it out to keep the cache to yourself.",
+            )
+    return shared
 
 
 def cache_name(name: str) -> str:
@@ -90,26 +120,21 @@ def cache_name(name: str) -> str:
 
 
 def cache_links(settings: Settings, layout: Layout) -> list[Resource]:
-    """`~/.cache/NAME` for each name, and the parts of it that a group shares."""
+    """`~/.cache/NAME` for each name, and before them the parts that a group shares.
+
+    Those first, so that a cache that moves to scratch finds them as links and adds to them.
+    """
+    shared = _shared_hf(settings, layout)
     links: list[Resource] = []
+    if shared is not None:
+        own = layout.scratch_caches / _HF
+        for part in _SHARED_HF:
+            links.append(CacheLink(f"{_HF}/{part}", own / part, shared / part, shared=True))
     for name in settings.caches.all:
         path, target = layout.home_caches / name, layout.scratch_caches / name
-        formers = ()
-        if name == "huggingface" and settings.shared.hf_cache:
-            # earlier tools linked the whole directory to the group's; ours is private again
-            formers = (RemotePath(settings.shared.hf_cache),)
+        # earlier tools linked the whole directory to the group's; ours is private again
+        formers = (shared,) if shared is not None and name == _HF else ()
         links.append(CacheLink(name, path, target, formers))
-    if settings.shared.hf_cache and "huggingface" in settings.caches.all:
-        shared = RemotePath(settings.shared.hf_cache)
-        for part in _SHARED_HF:
-            links.append(
-                CacheLink(
-                    f"huggingface/{part}",
-                    layout.scratch_caches / "huggingface" / part,
-                    shared / part,
-                    shared=True,
-                )
-            )
     return links
 
 

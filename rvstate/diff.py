@@ -2,8 +2,18 @@
 
 from __future__ import annotations
 
+import posixpath
+
 from rvstate import rcblock
-from rvstate.model.observed import Absent, Entry, ObservedState, Present, Space, Unreadable
+from rvstate.model.observed import (
+    Absent,
+    Entry,
+    ObservedState,
+    Original,
+    Present,
+    Space,
+    Unreadable,
+)
 from rvstate.model.plan import Action, Change, Plan
 from rvstate.model.resources import (
     CacheLink,
@@ -11,20 +21,79 @@ from rvstate.model.resources import (
     DesiredState,
     Directory,
     EnvFile,
+    Kept,
     Resource,
     ScriptSet,
     ShellBlock,
     Tool,
 )
+from rvstate.paths import RemotePath
+from rvstate.shell import quote
 
+# What a migration's original is called, behind the name it had (remote/caches.sh).
+ORIGINAL = ".rvstate-original-"
 # rsync needs room for its temporary file and directories grow: one part in fifty, and 16 MiB.
 _SLACK = 16 << 20
+# What a small file takes at most, in bytes.
+_BLOCK = 4096
+_QUIET = (Action.NO_OP, Action.REFUSE)
 
 
-def plan(desired: DesiredState, observed: ObservedState) -> Plan:
-    """What must change, and what must not be touched, in the order of `desired`."""
+def plan(desired: DesiredState, observed: ObservedState, *, remove_originals: bool = False) -> Plan:
+    """What must change, and what must not be touched, in the order of `desired`.
+
+    Args:
+        desired: What should be so.
+        observed: What the look found.
+        remove_originals: Whether what earlier migrations set aside should go.
+    """
     changes = [_change(resource, observed) for resource in desired.resources]
+    if remove_originals and desired.of("cache"):
+        changes += [original(kept) for kept in observed.originals]
     return Plan(tuple(_within_space(changes, observed)))
+
+
+def for_full_home(found: Plan, observed: ObservedState, *, remove_originals: bool = False) -> Plan:
+    """A plan that refuses what a full home has no room for, unless the plan itself makes room.
+
+    Caches come first among the changes, so with originals removed everything behind them fits.
+
+    Args:
+        found: The whole plan, all kinds.
+        observed: What the look found.
+        remove_originals: As for `plan`.
+    """
+    moving = any(c.action in (Action.MIGRATE, Action.REMOVE) for c in found.changes)
+    if moving and remove_originals:
+        return found
+    return Plan(tuple(_fits_home(change, observed) for change in found.all))
+
+
+def _fits_home(change: Change, observed: ObservedState) -> Change:
+    resource = change.resource
+    if change.action in _QUIET or not isinstance(resource, CacheLink | ShellBlock):
+        return change
+    space = observed.spaces.get(resource.path.parent)
+    if space is None or not resource.path.is_below(observed.account.home):
+        return change
+    # one entry, and for a text its blocks; a link's text lies in its inode
+    need = len(change.after) + _BLOCK if isinstance(resource, ShellBlock) else 0
+    if space.free >= need and space.inodes != 0:
+        return change
+    if space.inodes == 0:
+        lack = f"{space.mount} has no inode left for a new file"
+    else:
+        lack = f"{space.mount} has {human_bytes(space.free)} free"
+    ways = ["delete something there, then run converge again"]
+    size = sum(kept.size for kept in observed.originals)
+    trees = sum(tree.size for tree in observed.trees.values())
+    if size or trees:
+        ways.insert(
+            0,
+            f"rvstate converge --remove-originals, which frees {human_bytes(size + trees)} "
+            "by removing what was moved to scratch and verified there",
+        )
+    return _refuse(resource, lack, *ways)
 
 
 def _change(resource: Resource, observed: ObservedState) -> Change:
@@ -43,6 +112,8 @@ def _change(resource: Resource, observed: ObservedState) -> Change:
             return tool(resource, observed)
         case ConfigFile():
             return config(resource, observed)
+        case Kept():
+            raise AssertionError("an original is observed, never declared")
 
 
 def _same(resource: Resource, reason: str) -> Change:
@@ -85,7 +156,7 @@ def directory(resource: Directory, observed: ObservedState) -> Change:
                 "ask the site's help desk",
             )
         case Unreadable(door):
-            return _refuse(resource, f"{door} may not be entered", f"chmod u+rwx {door}")
+            return _refuse(resource, f"{door} may not be entered", f"chmod u+rwx {quote(door)}")
         case Present(type="d", uid=uid, mode=mode):
             if resource.owned and uid != observed.account.uid:
                 return _refuse(
@@ -104,14 +175,24 @@ def directory(resource: Directory, observed: ObservedState) -> Change:
                 f"mode {mode:04o}",
                 f"mode {resource.mode:04o}",
             )
-        case Present(type="l", leads_to="d") if resource.mode is None:
+        case Present(type="l", leads_to="d") if resource.links:
             return _same(resource, "it is a link to a directory")
+        case Present(type="l", leads_to="N") if (
+            resource.leads_to is not None and destination(resource.path, found) == resource.leads_to
+        ):
+            return _same(resource, "it is a link to a directory that is made as well")
         case _:
-            return _refuse(
-                resource,
-                f"{describe(found)} is in the way",
-                f"move it away: mv {resource.path} {resource.path}.mine",
-            )
+            return _refuse(resource, f"{describe(found)} is in the way", _move_away(resource.path))
+
+
+def destination(path: str, link: Present) -> str:
+    """Where a link's own text leads: absolute, and without `.`, `..` and doubled slashes."""
+    absolute = posixpath.normpath(posixpath.join(posixpath.dirname(path), link.target))
+    return "/" + absolute.lstrip("/")
+
+
+def _move_away(path: str) -> str:
+    return f"move it away: mv {quote(path)} {quote(path + '.mine')}"
 
 
 def cache(resource: CacheLink, observed: ObservedState) -> Change:
@@ -120,7 +201,7 @@ def cache(resource: CacheLink, observed: ObservedState) -> Change:
     after = f"link to {resource.target}"
     home = observed.entry(resource.path.parent)
     if isinstance(home, Present) and home.type == "l":
-        if home.target == resource.target.parent:
+        if destination(resource.path.parent, home) == resource.target.parent:
             return _same(resource, f"{resource.path.parent} as a whole leads there")
         return _refuse(
             resource,
@@ -130,22 +211,32 @@ def cache(resource: CacheLink, observed: ObservedState) -> Change:
         )
     match found:
         case Absent():
+            if _interrupted(resource, observed):
+                return _resumed(resource)
             return Change(resource, Action.CREATE, "it is absent", (), "absent", after)
         case Unreadable(door):
-            return _refuse(resource, f"{door} may not be entered", f"chmod u+rwx {door}")
+            return _refuse(resource, f"{door} may not be entered", f"chmod u+rwx {quote(door)}")
         case Present(type="l", target=target):
-            if target == resource.target:
+            leads = destination(resource.path, found)
+            if leads == resource.target:
+                # a link of the user's own making, with another text, is as good
+                ours = target == resource.target
+                if ours and _interrupted(resource, observed):
+                    return _resumed(resource)
                 return _same(resource, "it leads there")
-            if target in resource.formers:
-                reason = f"it leads to {target}, its former place; nothing there is touched"
+            if leads in resource.formers:
+                reason = (
+                    f"it leads to {target}, its former place; nothing there is touched (if a token "
+                    "file is there, the group can read it: remove it and log in again)"
+                )
                 return Change(
                     resource, Action.UPDATE, reason, (), f"link to {target}", after, (target,)
                 )
             return _refuse(
                 resource,
                 f"it is a link to {target}, which rvstate did not make",
-                f"remove the link: rm {resource.path}",
-                "take the name out of [caches] names",
+                f"remove the link: rm {quote(resource.path)}",
+                _TAKE_OUT,
             )
         case Present(type="d", uid=uid):
             return _migration(resource, observed, uid)
@@ -153,20 +244,71 @@ def cache(resource: CacheLink, observed: ObservedState) -> Change:
             return _refuse(
                 resource,
                 f"{describe(found)} is in the way",
-                f"move it away: mv {resource.path} {resource.path}.mine",
-                "take the name out of [caches] names",
+                _move_away(resource.path),
+                _TAKE_OUT,
             )
+
+
+_TAKE_OUT = "take the name out of [caches] names"
+
+
+def _interrupted(resource: CacheLink, observed: ObservedState) -> bool:
+    prefix = f"{resource.path}{ORIGINAL}"
+    return any(kept.moving and kept.path.startswith(prefix) for kept in observed.originals)
+
+
+def _resumed(resource: CacheLink) -> Change:
+    return Change(
+        resource,
+        Action.MIGRATE,
+        "its move was interrupted and is finished now",
+        (),
+        "an interrupted move",
+        f"link to {resource.target}, which holds everything; the original is kept",
+    )
+
+
+def original(kept: Original) -> Change:
+    """An original that is to go: its contents are verified once more before."""
+    resource = Kept(RemotePath(kept.path), RemotePath(kept.target), kept.record)
+    size = f"{kept.entries} entries, {human_bytes(kept.size)}"
+    return Change(
+        resource,
+        Action.REMOVE,
+        f"{size}, verified again against {kept.target}",
+        (),
+        f"original with {size}",
+        "absent",
+    )
 
 
 def _migration(resource: CacheLink, observed: ObservedState, uid: int) -> Change:
     tree = observed.trees.get(resource.path)
-    if uid != observed.account.uid or (tree and tree.foreign):
-        whose = tree.foreign if tree and tree.foreign else resource.path
+    stuck = resource.path if uid != observed.account.uid else tree.stuck if tree else ""
+    if stuck:
         return _refuse(
             resource,
-            f"{whose} belongs to another user",
+            f"{stuck} in it belongs to another user or may not be read",
+            f"if it is yours: chmod -R u+rwX {quote(resource.path)}",
             "have its owner move it away",
-            "take the name out of [caches] names",
+            _TAKE_OUT,
+        )
+    back = observed.entry(resource.target)
+    if isinstance(back, Present) and back.type == "l":
+        where = RemotePath(destination(resource.target, back))
+        if where.is_below(resource.path):
+            return _refuse(
+                resource,
+                f"{resource.target} is a link back to it",
+                f"remove that link: rm {quote(resource.target)}",
+                _TAKE_OUT,
+            )
+    if resource.target.is_below(resource.path):
+        return _refuse(
+            resource,
+            f"its new place {resource.target} lies in it",
+            "choose another [paths] scratch",
+            _TAKE_OUT,
         )
     if "rsync" not in observed.tools:
         return _refuse(
@@ -193,11 +335,12 @@ def _within_space(changes: list[Change], observed: ObservedState) -> list[Change
     for change in changes:
         resource = change.resource
         if change.action is Action.MIGRATE and isinstance(resource, CacheLink):
-            space = observed.spaces.get(resource.target)
+            space = observed.spaces.get(resource.target.parent)
             tree = observed.trees.get(resource.path)
             if space and tree:
                 free, inodes = left.get(space.mount, (space.free, space.inodes))
-                need = tree.size + tree.size // 50 + _SLACK
+                there = observed.copied.get(resource.target, 0)
+                need = max(tree.size - there, 0) + tree.size // 50 + _SLACK
                 if need > free or (inodes is not None and tree.entries + 16 > inodes):
                     change = _no_room(resource, need, tree.entries, space, free, inodes)
                 else:
@@ -219,7 +362,7 @@ def _no_room(
         lack,
         f"free space on {space.mount}",
         f"delete what is not needed in {resource.path}",
-        "take the name out of [caches] names",
+        _TAKE_OUT,
     )
 
 
@@ -228,32 +371,32 @@ def shell(resource: ShellBlock, observed: ObservedState) -> Change:
     found = observed.entry(resource.path)
     match found:
         case Unreadable(door):
-            return _refuse(resource, f"{door} may not be entered", f"chmod u+rwx {door}")
+            right = "r" if door == resource.path else "rwx"
+            return _refuse(
+                resource, f"{door} may not be read", f"chmod u+{right} {quote(door)}", _UNMANAGED
+            )
         case Absent():
             text = rcblock.replace("", resource.body)
-            return Change(
-                resource, Action.CREATE, "it is absent", (), "", text, ("absent", text)
-            )
+            return Change(resource, Action.CREATE, "it is absent", (), "", text, ("absent", text))
         case Present(type="l", leads_to="f") | Present(type="f"):
-            if found.type == "f" and found.uid != observed.account.uid:
+            if resource.path in observed.strangers:
                 return _refuse(
-                    resource,
-                    f"it belongs to another user (uid {found.uid})",
-                    "set `manage = false` in [shell]",
+                    resource, f"{describe(found)} that belongs to another user", _UNMANAGED
                 )
         case _:
             return _refuse(
                 resource,
                 f"{describe(found)} is in the way",
-                f"move it away: mv {resource.path} {resource.path}.mine",
-                "set `manage = false` in [shell]",
+                _move_away(resource.path),
+                _UNMANAGED,
             )
     before = observed.texts.get(resource.path)
     if before is None:
-        return _refuse(
-            resource, "it is larger than 1 MiB or cannot be read", "set `manage = false` in [shell]"
-        )
+        return _refuse(resource, "it is larger than 1 MiB or cannot be read", _UNMANAGED)
     return _block(resource, before, observed)
+
+
+_UNMANAGED = "set `manage = false` in [shell]"
 
 
 def _block(resource: ShellBlock, before: str, observed: ObservedState) -> Change:
@@ -263,11 +406,14 @@ def _block(resource: ShellBlock, before: str, observed: ObservedState) -> Change
             resource,
             f"our block in it is damaged: {block.reason}",
             f"remove the lines of the block from {resource.path} in an editor",
-            "set `manage = false` in [shell]",
+            _UNMANAGED,
         )
     after = rcblock.replace(before, resource.body)
     if after == before:
         return _same(resource, "our block is up to date")
+    entry = observed.entry(resource.path)
+    if isinstance(entry, Present) and entry.type == "f" and entry.mode & 0o200 == 0:
+        return _refuse(resource, "it is read-only", f"chmod u+w {quote(resource.path)}", _UNMANAGED)
     reason = "it lacks our block" if isinstance(block, rcblock.Missing) else "our block differs"
     digest = observed.digests.get(resource.path, "any")
     return Change(resource, Action.UPDATE, reason, (), before, after, (digest, after))
@@ -288,14 +434,19 @@ def env(resource: EnvFile, observed: ObservedState) -> Change:
                 )
             if mode != 0o600:
                 return Change(
-                    resource, Action.UPDATE, f"its mode is {mode:04o}", (), f"mode {mode:04o}", after
+                    resource,
+                    Action.UPDATE,
+                    f"its mode is {mode:04o}",
+                    (),
+                    f"mode {mode:04o}",
+                    after,
                 )
             return _same(resource, names)
         case _:
             return _refuse(
                 resource,
                 f"{describe(found)} is in the way",
-                f"move it away: mv {resource.path} {resource.path}.mine",
+                _move_away(resource.path),
             )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import time
 from collections.abc import Iterable
@@ -32,6 +33,9 @@ from rvstate.script import Answer, Script
 
 Question = tuple[str, str]
 
+# What `remote/probe.sh` prints of a text, in bytes; it prints one more of a larger file.
+_MAX_TEXT = 1 << 20
+
 
 def questions(desired: DesiredState) -> tuple[Question, ...]:
     """What must be known to compare with `desired`, each question once."""
@@ -50,14 +54,15 @@ def _about(resource: Resource) -> Iterable[Question]:
             yield "stat", resource.path
             yield "stat", resource.target
             yield "tree", resource.path
-            yield "space", resource.target
+            yield "copied", resource.target
+            yield "space", resource.target.parent
             yield "space", resource.path.parent
             yield "tool", "rsync"
             yield "records", Layout(SYMBOLIC).originals
         case ShellBlock():
             yield "stat", resource.path
             yield "text", resource.path
-            yield "digest", resource.path
+            yield "space", resource.path.parent
         case EnvFile():
             yield "stat", resource.path
             yield "digest", resource.path
@@ -78,7 +83,8 @@ def script(scratch: str, home: str, asked: tuple[Question, ...]) -> Script:
         home: Absolute path of the home directory there; empty for the login's own.
         asked: The questions.
     """
-    return Script("probe", (scratch, home, *(word for question in asked for word in question)))
+    words = (word for question in asked for word in question)
+    return Script("probe", (scratch, home, *words), public=True)
 
 
 def read(answer: Answer, asked: tuple[Question, ...]) -> ObservedState:
@@ -94,13 +100,15 @@ def read(answer: Answer, asked: tuple[Question, ...]) -> ObservedState:
         )
     account, skew = _account(answer.first("account"))
     real = _Roots(account)
-    entries = _entries(answer.first("stats"))
-    digests: dict[str, str] = {}
+    entries = _entries(answer.first("stat_all"))
+    digests = _digests(answer.first("rv_sha256"))
     texts: dict[str, str] = {}
     trees: dict[str, Tree] = {}
-    spaces: dict[str, Space] = {}
+    copied: dict[str, int] = {}
+    spaces = _spaces(answer.first("space_all"))
     tools: dict[str, str] = {}
     originals: list[Original] = []
+    strangers: set[str] = set()
     for header, body in answer.sections:
         word, _, number = header.partition(" ")
         if not number:
@@ -110,20 +118,31 @@ def read(answer: Answer, asked: tuple[Question, ...]) -> ObservedState:
         text = body.decode("utf-8", "surrogateescape")
         if word == "unreadable":
             entries[path] = Unreadable(text)
-        elif word == "digest":
-            digests[path] = text.strip()
-        elif word == "text":
+        elif word == "text" and len(body) <= _MAX_TEXT:
             texts[path] = text
+            digests[path] = hashlib.sha256(body).hexdigest()
+        elif word == "stranger":
+            strangers.add(path)
         elif word == "tree":
             trees[path] = _tree(text)
-        elif word == "space":
-            spaces[path] = _space(text)
-        elif word == "tool":
-            tools[value] = text
+        elif word == "copied":
+            copied[path] = int(text)
+        elif word == "tool" and text.strip():
+            tools[value] = text.strip()
         elif word == "record" and (original := _original(text)):
             originals.append(original)
     return ObservedState(
-        account, entries, digests, texts, trees, spaces, tools, tuple(originals), skew
+        account,
+        entries,
+        digests,
+        texts,
+        trees,
+        spaces,
+        tools,
+        tuple(originals),
+        skew,
+        frozenset(strangers),
+        copied,
     )
 
 
@@ -142,9 +161,9 @@ class _Roots:
 
 def _account(body: bytes) -> tuple[Account, int]:
     found = dict(
-        line.split(" ", 1)
-        for line in body.decode("utf-8", "surrogateescape").splitlines()
-        if " " in line
+        field.strip("\n").split(" ", 1)
+        for field in body.decode("utf-8", "surrogateescape").split("\0")
+        if " " in field
     )
     try:
         account = Account(
@@ -182,32 +201,53 @@ def _entries(body: bytes) -> dict[str, Entry]:
 
 
 def _tree(text: str) -> Tree:
-    head, _, foreign = text.partition("\n")
-    size, entries = (head.split() + ["0", "0"])[:2]
+    head, _, stuck = text.partition("\n")
+    size, entries = [*head.split(), "0", "0"][:2]
     # the directory itself is no entry
-    return Tree(int(size), max(int(entries) - 1, 0), foreign.strip("\n"))
+    return Tree(int(size), max(int(entries) - 1, 0), stuck.strip("\n"))
 
 
-def _space(text: str) -> Space:
-    rows = [row.split() for row in text.splitlines() if row.strip()]
-    if not rows or len(rows[0]) < 6:
-        return Space("", 0, None)
-    free = int(rows[0][3]) * 1024
-    inodes = None
-    if len(rows) > 1 and len(rows[1]) >= 6 and rows[1][3].isdigit() and rows[1][1] != "0":
-        inodes = int(rows[1][3])
-    return Space(" ".join(rows[0][5:]), free, inodes)
+def _digests(body: bytes) -> dict[str, str]:
+    """`sha256sum`'s lines; it puts a backslash before a line whose name it had to escape."""
+    found = {}
+    for line in body.decode("utf-8", "surrogateescape").split("\n"):
+        digest, _, name = line.partition(" ")
+        if digest.startswith("\\"):
+            digest, name = digest[1:], name.replace("\\\\", "\\")
+        found[name[1:]] = digest
+    return found
+
+
+def _spaces(body: bytes) -> dict[str, Space]:
+    """Paths and, in their order, what df says of each; nothing where it left one out."""
+    *paths, table = body.decode("utf-8", "surrogateescape").split("\0")
+    rows = [line.split(maxsplit=3) for line in table.split("\n") if line.strip()]
+    if len(rows) != len(paths):
+        return {}
+    return {
+        path: Space(row[3], int(row[0]) * 1024, _inodes(row[1], row[2]))
+        for path, row in zip(paths, rows, strict=True)
+        if len(row) == 4 and row[0].isdigit()
+    }
+
+
+def _inodes(total: str, free: str) -> int | None:
+    # file systems that make inodes as they need them say 0 of 0, or -
+    return int(free) if free.isdigit() and total.isdigit() and total != "0" else None
 
 
 def _original(text: str) -> Original | None:
     found = dict(re.findall(r"^(\w+) (.*)$", text, re.M))
-    if found.get("state") != "aside":
+    try:
+        return Original(
+            found["record"],
+            found["original"],
+            found["target"],
+            int(found["bytes"]),
+            int(found["entries"]),
+            int(found["made"]),
+            found["state"] != "aside",
+        )
+    except (KeyError, ValueError):
+        # not a record of ours, or one that a full disk cut short: then nothing was renamed yet
         return None
-    return Original(
-        found["record"],
-        found["original"],
-        found["target"],
-        int(found["bytes"]),
-        int(found["entries"]),
-        int(found["made"]),
-    )

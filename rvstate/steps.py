@@ -6,7 +6,15 @@ from dataclasses import dataclass
 
 from rvstate.model.layout import Layout
 from rvstate.model.plan import Action, Change
-from rvstate.model.resources import CacheLink, Directory, EnvFile, ScriptSet, ShellBlock, Tool
+from rvstate.model.resources import (
+    CacheLink,
+    Directory,
+    EnvFile,
+    Kept,
+    ScriptSet,
+    ShellBlock,
+    Tool,
+)
 from rvstate.script import Script
 from rvstate.shell import printf_b
 
@@ -60,13 +68,21 @@ def _each(changes: tuple[Change, ...], words: object) -> tuple[str, ...]:
 def _directory(change: Change) -> tuple[str, ...]:
     assert isinstance(change.resource, Directory)
     mode = change.resource.mode
-    return ("-" if mode is None else f"{mode:o}", change.resource.path)
+    if mode is not None:
+        return (f"{mode:o}", change.resource.path)
+    return ("group" if change.resource.group else "-", change.resource.path)
 
 
 def _cache(change: Change) -> tuple[str, ...]:
-    assert isinstance(change.resource, CacheLink)
+    resource = change.resource
+    if isinstance(resource, Kept):
+        return ("remove", resource.path, resource.record, "")
+    assert isinstance(resource, CacheLink)
     former = change.detail[0] if change.action is Action.UPDATE else ""
-    return (change.action.word, change.resource.path, change.resource.target, former)
+    word = change.action.word
+    if change.action is Action.MIGRATE and resource.shared:
+        word = "share"
+    return (word, resource.path, resource.target, former)
 
 
 def _files(change: Change) -> tuple[str, ...]:
@@ -106,7 +122,7 @@ def results(kind: str, changes: tuple[Change, ...], output: str, errors: str) ->
         if word in ("done", "failed") and number.isdigit():
             said[int(number)] = (word, more.strip())
     width = _width(kind, changes)
-    last = (errors.strip().splitlines() or ["the script ended early"])[-1]
+    last = _reason(errors)
     found = []
     at = 0
     for change, count in zip(changes, width, strict=True):
@@ -123,5 +139,19 @@ def _width(kind: str, changes: tuple[Change, ...]) -> list[int]:
     return [1] * len(changes)
 
 
+def _reason(errors: str) -> str:
+    """Why a script came to none of its changes: our own words rather than noise around them."""
+    lines = [line.strip() for line in errors.split("\n") if line.strip()]
+    ours = [line for line in lines if line.startswith("rvstate: ")]
+    return (ours or lines or ["the script ended early; run converge again"])[-1]
+
+
+# What the system says where there is no room, in strerror(3)'s words.
+_FULL = ("No space left on device", "Disk quota exceeded")
+
+
 def _plain(reason: str) -> str:
-    return reason.removeprefix("rvstate: ") or "no reason given"
+    plain = reason.removeprefix("rvstate: ") or "no reason given"
+    if any(words in plain for words in _FULL) and "converge" not in plain:
+        plain += "; free space or files there, then run converge again"
+    return plain

@@ -65,9 +65,9 @@ def converge(
     kinds = _kinds(only, skip)
     tell = Progress(quiet=as_json)
     if everywhere:
-        seen = _look_everywhere(kinds, tell)
+        seen = _look_everywhere(kinds, tell, remove_originals)
     else:
-        seen = _look(session(cluster, site, host), kinds, tell)
+        seen = _look(session(cluster, site, host), kinds, tell, remove_originals)
     tell.done()
     outcomes = _act(
         seen, tell, check=check, diff=diff, yes=yes, as_json=as_json, kinds=kinds,
@@ -77,10 +77,12 @@ def converge(
     return max((_status(o, check=check, detailed=detailed_exitcode) for o in outcomes), key=_weight)
 
 
-def _look(account: Session, kinds: frozenset[str] | None, tell: Progress) -> Seen:
+def _look(
+    account: Session, kinds: frozenset[str] | None, tell: Progress, remove_originals: bool
+) -> Seen:
     from rvstate.workflows import observe
 
-    look = observe.begin(account, kinds)
+    look = observe.begin(account, kinds, remove_originals=remove_originals)
     tell(f"looking at {account.label}")
     # loaded while the answer is on its way
     from rvstate.views import human  # noqa: F401
@@ -88,12 +90,13 @@ def _look(account: Session, kinds: frozenset[str] | None, tell: Progress) -> See
     return ((account, look.view()),)
 
 
-def _look_everywhere(kinds: frozenset[str] | None, tell: Progress) -> Seen:
+def _look_everywhere(kinds: frozenset[str] | None, tell: Progress, remove_originals: bool) -> Seen:
     from rvstate.workflows import converge as workflow
 
     accounts = sessions()
     tell(f"looking at {len(accounts)} accounts")
-    return tuple(zip(accounts, workflow.look_at_all(accounts, kinds), strict=True))
+    seen = workflow.look_at_all(accounts, kinds, remove_originals=remove_originals)
+    return tuple(zip(accounts, seen, strict=True))
 
 
 def _act(

@@ -1,4 +1,4 @@
-"""Every path on the cluster, as a function of account, project and branch; nobody else joins them."""
+"""Every path on the cluster, made from account, project and branch; nobody else joins them."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Layout:
 
     @property
     def rv(self) -> RemotePath:
-        """rvstate's own directory on scratch."""
+        """Our own directory on scratch."""
         return self.account.scratch / ".rv"
 
     @property

@@ -45,11 +45,17 @@ Entry = Absent | Unreadable | Present
 
 @dataclass(frozen=True, slots=True)
 class Tree:
-    """A real directory's contents: bytes, entries, and one path in it that is not ours, if any."""
+    """A real directory's contents.
+
+    Args:
+        size: Bytes on disk.
+        entries: How many files, directories and so on, without the directory itself.
+        stuck: One path in it that cannot be moved, for it is somebody else's or may not be read.
+    """
 
     size: int
     entries: int
-    foreign: str = ""
+    stuck: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +69,17 @@ class Space:
 
 @dataclass(frozen=True, slots=True)
 class Original:
-    """What a migration set aside and still keeps; `record` is the file that remembers it."""
+    """What a migration set aside and still keeps.
+
+    Args:
+        record: The file that remembers it.
+        path: Where it is.
+        target: The directory that holds a copy of all that is in it.
+        size: Bytes.
+        entries: As in `Tree`.
+        made: When, in seconds since 1970.
+        moving: Whether the migration was interrupted, so that the copy may lack the last changes.
+    """
 
     record: str
     path: str
@@ -71,13 +87,16 @@ class Original:
     size: int
     entries: int
     made: int
+    moving: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class ObservedState:
     """One look at one account.
 
-    `skew` is the cluster's clock minus ours, in seconds.
+    `skew` is the cluster's clock minus ours, in seconds; `strangers` are the start-up files that
+    belong to another user, or lead to such a file; `copied` says how many bytes the target of a
+    migration holds already.
     """
 
     account: Account
@@ -89,6 +108,8 @@ class ObservedState:
     tools: dict[str, str]
     originals: tuple[Original, ...] = ()
     skew: int = 0
+    strangers: frozenset[str] = frozenset()
+    copied: dict[str, int] = field(default_factory=dict)
 
     def entry(self, path: str) -> Entry:
         """What is at a path that the look was asked about."""

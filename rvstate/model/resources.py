@@ -16,12 +16,18 @@ class Directory:
         mode: Permission bits that are enforced; None takes any.
         create: Whether rvstate makes it; where not, its absence is the user's to mend.
         owned: Whether it must belong to the account's user.
+        links: Whether the user's own link to a directory will do; its mode is then the user's.
+        leads_to: Where such a link may lead although nothing is there yet, for that is made too.
+        group: Whether its group may write to it when rvstate makes it.
     """
 
     path: RemotePath
     mode: int | None = None
     create: bool = True
     owned: bool = True
+    links: bool = False
+    leads_to: RemotePath | None = None
+    group: bool = False
 
     kind = "directory"
 
@@ -56,12 +62,30 @@ class CacheLink:
 
 
 @dataclass(frozen=True, slots=True)
+class Kept:
+    """What a migration set aside: wanted gone, where originals are to be removed.
+
+    `record` is the file that remembers it, `target` the directory that holds its contents.
+    """
+
+    path: RemotePath
+    target: RemotePath
+    record: str
+
+    kind = "cache"
+
+    @property
+    def name(self) -> str:
+        """How output names it."""
+        return self.path.name
+
+
+@dataclass(frozen=True, slots=True)
 class ShellBlock:
     """Our marked block in a shell's start-up file."""
 
     path: RemotePath
     body: str
-    create: bool = True
 
     kind = "shell"
 
@@ -137,7 +161,7 @@ class ConfigFile:
         return "config.toml"
 
 
-Resource = Directory | CacheLink | ShellBlock | EnvFile | ScriptSet | Tool | ConfigFile
+Resource = Directory | CacheLink | Kept | ShellBlock | EnvFile | ScriptSet | Tool | ConfigFile
 
 # In the order in which they are applied: space is freed before anything is written to a home
 # directory, and directories come before what lies in them.

@@ -10,6 +10,9 @@ LC_ALL=C
 export LC_ALL
 unset CDPATH GREP_OPTIONS POSIXLY_CORRECT 2>/dev/null
 rv_nonce=
+rv_lockfile=
+rv_newline='
+'
 
 # rv_run NONCE ARGUMENT...: run main inside a frame that noise cannot imitate.
 rv_run() {
@@ -37,13 +40,23 @@ rv_fail() {
 # The template may hold {user} and {home}; an empty HOME means the login's own.
 rv_account() {
     rv_user=${USER:-${LOGNAME:-$(id -un)}}
-    rv_home=${2:-$HOME}
-    rv_home=$(CDPATH='' cd -P -- "$(rv_fill "$rv_home")" 2>/dev/null && pwd -P) || rv_home=${2:-$HOME}
-    rv_scratch=$(rv_fill "$1")
+    rv_home=
+    rv_expand "${2:-$HOME}"
+    # the dot keeps line breaks at the name's end, which are then refused by name
+    rv_home=$(CDPATH='' cd -P -- "$rv_text" 2>/dev/null && pwd -P && printf .) || rv_home=$rv_text$rv_newline.
+    rv_home=${rv_home%"$rv_newline".}
+    rv_expand "$1"
+    rv_scratch=$rv_text
 }
 
 # rv_fill TEXT: TEXT with {user} and {home} filled in.
 rv_fill() {
+    rv_expand "$1"
+    printf '%s' "$rv_text"
+}
+
+# rv_expand TEXT: set rv_text to what rv_fill would print (no fork).
+rv_expand() {
     rv_text=$1
     while :; do
         case $rv_text in
@@ -52,7 +65,6 @@ rv_fill() {
             *) break ;;
         esac
     done
-    printf '%s' "$rv_text"
 }
 
 # rv_real PATH: a path below /{home} or /{scratch} with the real root, in rv_path (no fork).
@@ -83,51 +95,61 @@ rv_digest() {
     printf '%s' "${rv_line#\\}"
 }
 
-# rv_ended PID START: whether that process of this host is gone (START as /proc or ps tells it).
-rv_ended() {
-    kill -0 "$1" 2>/dev/null || return 0
-    [ "$(rv_started "$1")" != "$2" ]
-}
-
-# rv_started PID: when the process started, so that a recycled number is not taken for it.
+# rv_started PID: set rv_start to when the process started, so that a recycled number is not taken
+# for it; empty where there is none.
 rv_started() {
-    if [ -r "/proc/$1/stat" ]; then
+    rv_start=
+    if [ -r /proc/self/stat ]; then
         # field 22; the second field may hold blanks, so count from the last parenthesis
-        rv_stat=$(cat "/proc/$1/stat" 2>/dev/null)
+        { IFS= read -r rv_stat <"/proc/$1/stat"; } 2>/dev/null || return 0
         rv_stat=${rv_stat##*) }
         # shellcheck disable=SC2086 # the fields are numbers
         set -- $rv_stat
-        shift 19 2>/dev/null && printf '%s' "$1"
+        # a zombie has ended
+        if [ "$1" != Z ]; then rv_start=${20}; fi
     else
-        ps -o lstart= -p "$1" 2>/dev/null | tr -s ' '
+        rv_start=$(ps -o lstart= -p "$1" 2>/dev/null | tr -cs 'A-Za-z0-9' .)
     fi
 }
 
-# rv_lock DIRECTORY SECONDS: take the lock, or say who holds it.  mkdir is atomic also where flock
-# does not work (NFS, some Lustre mounts).  A dead owner's lock is taken over: on the same host the
-# process is looked up, elsewhere a lock that nobody renewed for 10 minutes counts as left behind.
+# rv_identity: set rv_me to this process in words, HOST BOOT PID START, which no other one ever has.
+rv_identity() {
+    rv_boot=-
+    if [ -r /proc/sys/kernel/random/boot_id ]; then
+        read -r rv_boot </proc/sys/kernel/random/boot_id
+    fi
+    rv_started $$
+    rv_me="$(uname -n) ${rv_boot:--} $$ ${rv_start:-0}"
+}
+
+# rv_lock FILE SECONDS: take the lock, or say who holds it; waits so long for a living owner.
+# The lock is a link whose text names its owner: made in one step also where flock does not work
+# (NFS, some Lustre mounts), and never there without its owner.
 rv_lock() {
-    rv_lockdir=$1
+    rv_lockfile=$1
     rv_wait=$2
-    rv_me="$(uname -n) $$ $(rv_started $$)"
-    while ! mkdir -m 700 "$rv_lockdir" 2>/dev/null; do
-        [ -d "$rv_lockdir" ] || rv_fail "cannot make the lock $rv_lockdir" || return 1
-        rv_owner=$(cat "$rv_lockdir/owner" 2>/dev/null)
-        if rv_abandoned "$rv_owner"; then
-            # rename first: of several that see a dead owner only one wins
-            if mv "$rv_lockdir" "$rv_lockdir.dead.$$" 2>/dev/null; then
-                rm -rf "$rv_lockdir.dead.$$"
-            fi
-            continue
+    rv_identity
+    [ -d "${1%/*}" ] || (umask 077 && mkdir "${1%/*}") || rv_fail \
+        "there is no directory ${1%/*} to lock the account in; run converge for all kinds" ||
+        return 1
+    while ! rv_take "$rv_lockfile"; do
+        if [ -e "$rv_lockfile" ] || ! [ -w "${rv_lockfile%/*}" ]; then
+            rv_fail "cannot make the lock $rv_lockfile; look what is there, and at its directory"
+            return 1
         fi
         if [ "$rv_wait" -le 0 ]; then
-            rv_fail "busy: another rvstate (${rv_owner:-just starting}) is changing this account"
+            # shellcheck disable=SC2046 # the owner in words
+            set -- $(readlink "$rv_lockfile" 2>/dev/null)
+            if [ $# -ge 3 ]; then
+                rv_fail "another rvstate is changing this account (process $3 on $1); wait for it"
+            else
+                rv_fail "cannot make the lock $rv_lockfile; is its file system full?"
+            fi
             return 1
         fi
         rv_wait=$((rv_wait - 1))
         sleep 1
     done
-    printf '%s\n' "$rv_me" >"$rv_lockdir/owner"
     trap 'rv_unlock' EXIT
     trap 'exit 129' HUP
     trap 'exit 130' INT
@@ -136,51 +158,100 @@ rv_lock() {
     rv_keeper=$!
 }
 
-# rv_abandoned "HOST PID START": whether the lock's owner is dead.
+# rv_take LINK: make the link ours, or take it from a dead owner; 1 where somebody has it.
+# A dead owner's link is replaced only by whoever holds the claim on that very owner, and claims are
+# taken the same way: so of several that see a dead owner one wins, however they are interleaved.
+rv_take() {
+    if ln -s "$rv_me" "$1" 2>/dev/null; then return 0; fi
+    set -- "$1" "$(readlink "$1" 2>/dev/null)"
+    [ -n "$2" ] && rv_abandoned "$1" "$2" || return 1
+    set -- "$1" "$2" "$1.$(printf '%s' "$2" | tr -c 'A-Za-z0-9' -)"
+    rv_take "$3" || return 1
+    if [ "$(readlink "$1" 2>/dev/null)" = "$2" ] && mv -f "$3" "$1"; then return 0; fi
+    rm -f "$3"
+    return 1
+}
+
+# rv_abandoned LINK "HOST BOOT PID START": whether the lock's owner is dead.  On this host the
+# process is looked up; elsewhere a lock that nobody renewed for 10 minutes counts as left behind.
 rv_abandoned() {
-    if [ -z "$1" ]; then
-        # killed between mkdir and the next line
-        [ -n "$(find "$rv_lockdir" -prune -mmin +1 2>/dev/null)" ]
-        return
-    fi
-    # shellcheck disable=SC2086 # three words
-    set -- $1
-    if [ "$1" = "$(uname -n)" ]; then
-        rv_host=$1
-        rv_pid=$2
-        shift 2
-        [ -n "$rv_host" ] && rv_ended "$rv_pid" "$*"
+    # shellcheck disable=SC2086 # its words
+    set -- "$1" $2
+    rv_mine=${rv_me#* }
+    if [ $# -ne 5 ] || [ "$2" != "${rv_me%% *}" ]; then
+        [ -n "$(find "$1" -prune -mmin +10 2>/dev/null)" ]
+    elif [ "$3" != "${rv_mine%% *}" ]; then
+        return 0
     else
-        [ -n "$(find "$rv_lockdir" -prune -mmin +10 2>/dev/null)" ]
+        rv_owned=$5
+        rv_started "$4"
+        [ "$rv_start" != "$rv_owned" ]
     fi
 }
 
 # rv_keep_lock: renew the lock's date while the owner lives, so that other hosts see it alive.
 rv_keep_lock() {
-    trap - EXIT HUP INT TERM
-    # the caller reads until every copy of these is closed
+    trap - EXIT HUP INT
+    # shellcheck disable=SC2154 # the process of that moment
+    trap 'kill "$!" 2>/dev/null; exit 0' TERM
+    # the caller reads until every copy of these is closed, and a directory in use cannot go
     exec >/dev/null 2>&1 </dev/null
-    while sleep 30 && kill -0 $$ 2>/dev/null; do
-        touch "$rv_lockdir/owner" "$rv_lockdir"
+    cd / || exit 1
+    rv_owned=${rv_me##* }
+    while :; do
+        sleep 20 &
+        wait "$!"
+        rv_started $$
+        [ "$rv_start" = "$rv_owned" ] || exit 0
+        [ "$(readlink "$rv_lockfile")" = "$rv_me" ] || exit 0
+        touch -h "$rv_lockfile"
     done
 }
 
 # rv_unlock: give the lock back, if it is still ours.
 rv_unlock() {
     trap - EXIT
-    [ -n "${rv_keeper:-}" ] && kill "$rv_keeper" 2>/dev/null
-    if [ "$(cat "$rv_lockdir/owner" 2>/dev/null)" = "$rv_me" ]; then
-        rm -rf "$rv_lockdir"
+    if [ -n "${rv_keeper:-}" ]; then
+        kill "$rv_keeper" 2>/dev/null
+        # or the shell would say on standard error that it was terminated
+        wait "$rv_keeper" 2>/dev/null
     fi
+    if [ "$(readlink "$rv_lockfile" 2>/dev/null)" = "$rv_me" ]; then rm -f "$rv_lockfile"; fi
 }
 
 # rv_store FILE MODE: standard input becomes FILE at once or not at all, never readable by others
-# before it has its mode.
+# before it has its mode.  MODE - keeps the mode, owner and group of a file that is there.
 rv_store() {
-    rv_temp=$1.rvstate-$$
-    if (umask 077 && cat >"$rv_temp") && chmod "$2" "$rv_temp" && mv -f "$rv_temp" "$1"; then
-        return 0
+    rv_temp=$1.rvstate-tmp-$$
+    if [ -d "$1" ]; then rv_fail "$1 is a directory; move it away" || return 1; fi
+    if [ -n "${rv_lockfile:-}" ]; then
+        # what a killed run left; nobody else writes here while the lock is ours
+        for rv_old in "$1".rvstate-tmp-*; do
+            if [ -f "$rv_old" ]; then rm -f "$rv_old"; fi
+        done
     fi
+    if rv_fill_store "$1" "$2" && mv -f "$rv_temp" "$1"; then return 0; fi
     rm -f "$rv_temp"
     return 1
+}
+
+rv_fill_store() {
+    if [ "$2" != - ]; then
+        (umask 077 && cat >"$rv_temp") && chmod "$2" "$rv_temp"
+    elif [ -e "$1" ]; then
+        cp -p "$1" "$rv_temp" && cat >"$rv_temp"
+    else
+        cat >"$rv_temp"
+    fi
+}
+
+# rv_told NUMBER STATUS TEXT: say what became of one change, in one line: the last line of TEXT, in
+# which rv_fail gives the reason.
+rv_told() {
+    rv_text=${3##*"$rv_newline"}
+    if [ "$2" = 0 ]; then
+        printf 'done %s %s\n' "$1" "$rv_text"
+    else
+        printf 'failed %s %s\n' "$1" "$rv_text"
+    fi
 }

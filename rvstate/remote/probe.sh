@@ -4,23 +4,29 @@
 # WORD: stat PATH     type, mode, owner, link target
 #       digest PATH   SHA-256 of a file
 #       text PATH     contents of a file of at most 1 MiB
-#       tree PATH     bytes, entries and foreign owners of a real directory (nothing for a link)
+#       tree PATH     bytes, entries, and what cannot be moved in a real directory (nothing for a link)
+#       copied PATH   bytes in a directory, if the `tree` before it was answered
 #       space PATH    free bytes and inodes of the file system that would hold PATH
 #       tool NAME     where a program is
 #       records DIR   the contents of every file in DIR
 # Paths may start with /{home} and /{scratch}.  Every answer carries the number of its question.
+# Each process costs milliseconds on a busy login node, so questions of one kind are answered by one.
 # shellcheck shell=sh
 # shellcheck disable=SC2154 # rv_* come from lib.sh, which travels in front
 
 main() {
     rv_account "$1" "$2"
     shift 2
+    system=$(uname -sn)
     rv_section account
-    printf 'user %s\nuid %s\nhome %s\nscratch %s\nshell %s\nnode %s\nclock %s\numask %s\n' \
-        "$rv_user" "$(id -u)" "$rv_home" "$rv_scratch" "${SHELL:-/bin/sh}" "$(uname -n)" \
-        "$(date +%s)" "$(umask)"
+    id=$(id -u)
+    printf '%s\0' "user $rv_user" "uid $id" "home $rv_home" "scratch $rv_scratch" \
+        "shell ${SHELL:-/bin/sh}" "node ${system#* }"
+    date '+clock %s'
+    PATH=$PATH:$rv_home/.local/bin:$rv_home/.cargo/bin:$rv_scratch/.rv/tools/bin
     number=0
-    # answered questions leave at the front, paths to stat join at the back: no process for quoting
+    # answered questions leave at the front, paths join at the back behind a letter for what is
+    # asked about them: no process and no quoting
     questions=$#
     while [ "$questions" -ge 2 ]; do
         word=$1
@@ -29,21 +35,41 @@ main() {
         questions=$((questions - 2))
         rv_real "$value"
         case $word in
-            stat) if present; then set -- "$@" "$rv_path"; fi ;;
-            digest) look_digest ;;
+            stat) if present; then set -- "$@" s "$rv_path"; fi ;;
+            digest) if [ -f "$rv_path" ]; then set -- "$@" d "$rv_path"; fi ;;
+            space) set -- "$@" f "$rv_path" ;;
             text) look_text ;;
             tree) look_tree ;;
-            space) look_space ;;
-            tool) look_tool "$value" ;;
+            copied) look_copied ;;
+            tool)
+                rv_section "tool $number"
+                command -v "$value"
+                ;;
             records) look_records ;;
             *) rv_fail "probe: unknown question $word" || return 1 ;;
         esac
         number=$((number + 1))
     done
-    # all paths in one process; it prints each path, so order and absence do not matter
+    answer_all s stat_all "$@"
+    answer_all d rv_sha256 "$@"
+    answer_all f space_all "$@"
+}
+
+# answer_all LETTER COMMAND (LETTER PATH)...: the command with every path behind that letter.
+answer_all() {
+    letter=$1
+    command=$2
+    shift 2
+    left=$#
+    while [ "$left" -ge 2 ]; do
+        if [ "$1" = "$letter" ]; then set -- "$@" "$2"; fi
+        shift 2
+        left=$((left - 2))
+    done
     [ $# -gt 0 ] || return 0
-    rv_section stats
-    stat_all "$@"
+    rv_section "$command"
+    # one path that went away meanwhile must not take the other answers with it
+    "$command" "$@" 2>/dev/null || return 0
 }
 
 # Whether something is at $rv_path; says so at once where a closed door hides the answer.
@@ -60,11 +86,10 @@ present() {
 
 # type, octal mode, owner, bytes, type after following links, path, NUL, link target, NUL
 stat_all() {
-    if find / -prune -printf '' 2>/dev/null; then
-        find "$@" -prune -printf '%y %m %U %s %Y %p\0%l\0'
-    else
-        for path in "$@"; do bsd_stat "$path"; done
-    fi
+    case $system in
+        Linux*) find "$@" -prune -printf '%y %m %U %s %Y %p\0%l\0' ;;
+        *) for path in "$@"; do bsd_stat "$path"; done ;;
+    esac
 }
 
 bsd_stat() {
@@ -83,53 +108,70 @@ bsd_stat() {
     printf '\0'
 }
 
-look_digest() {
-    [ -f "$rv_path" ] || return 0
-    rv_section "digest $number"
-    rv_digest "$rv_path"
+# The paths, each with a NUL behind it, then for each a line "KIB_FREE INODES INODES_FREE MOUNT" of
+# the file system that would hold it.
+space_all() {
+    printf '%s\0' "$@"
+    left=$#
+    while [ "$left" -gt 0 ]; do
+        place=$1
+        while [ -n "$place" ] && ! [ -d "$place" ]; do place=${place%/*}; done
+        shift
+        set -- "$@" "${place:-/}"
+        left=$((left - 1))
+    done
+    case $system in
+        Linux*) df -k --output=avail,itotal,iavail,target "$@" | sed 1d ;;
+        *) df -Pk "$@" | sed '1d;s/^.* \([0-9]*\)  *[0-9]*%  *\(.*\)$/\1 - - \2/' ;;
+    esac
 }
 
 look_text() {
     [ -f "$rv_path" ] || return 0
+    # shellcheck disable=SC3067 # dash, bash, ksh, zsh and busybox have -O
     if ! [ -r "$rv_path" ]; then
         rv_section "unreadable $number"
         printf '%s' "$rv_path"
-    elif [ "$(wc -c <"$rv_path")" -le 1048576 ]; then
-        rv_section "text $number"
-        cat "$rv_path"
+    elif ! [ -O "$rv_path" ]; then
+        rv_section "stranger $number"
     else
-        rv_section "large $number"
+        rv_section "text $number"
+        # one byte more than is taken, so that a larger file shows
+        head -c 1048577 "$rv_path"
     fi
 }
 
 look_tree() {
+    moving=no
     if [ -L "$rv_path" ] || ! [ -d "$rv_path" ]; then return 0; fi
+    moving=yes
     rv_section "tree $number"
+    disk_usage
+    find "$rv_path" -print0 2>/dev/null | tr -dc '\0' | wc -c
+    # a link's own permissions mean nothing; `test -r` is what GNU find has as -readable
+    {
+        find "$rv_path" ! -user "$id" -print0
+        case $system in
+            Linux*) find "$rv_path" ! -type l \( ! -readable -o -type d ! -executable \) -print0 ;;
+        esac
+    } 2>/dev/null | tr '\0\n' '\n?' | head -n 1
+}
+
+disk_usage() {
     du -sk "$rv_path" 2>/dev/null | {
         read -r kib _
         printf '%s ' "$((${kib:-0} * 1024))"
     }
-    find "$rv_path" -print0 2>/dev/null | tr -dc '\0' | wc -c
-    find "$rv_path" ! -user "$(id -u)" -print 2>/dev/null | head -n 1
 }
 
-look_space() {
-    parent=$rv_path
-    while [ -n "$parent" ] && ! [ -d "$parent" ]; do parent=${parent%/*}; done
-    rv_section "space $number"
-    df -Pk "${parent:-/}" 2>/dev/null | tail -n 1
-    # the POSIX form of df has no inodes; where the file system counts none, GNU prints "-"
-    df -Pi "${parent:-/}" 2>/dev/null | tail -n 1
-}
-
-look_tool() {
-    found=$(PATH=$PATH:$rv_home/.local/bin:$rv_scratch/.rv/tools/bin command -v "$1") || return 0
-    rv_section "tool $number"
-    printf '%s' "$found"
+# What an interrupted migration has copied needs no further room.
+look_copied() {
+    if [ "$moving" = no ] || ! [ -d "$rv_path" ]; then return 0; fi
+    rv_section "copied $number"
+    disk_usage
 }
 
 look_records() {
-    [ -d "$rv_path" ] || return 0
     for file in "$rv_path"/*; do
         [ -f "$file" ] || continue
         # its first line names the original; a record whose original is gone means nothing

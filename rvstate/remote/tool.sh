@@ -1,6 +1,7 @@
 #!/bin/sh
 # Install uv below our own directory, with the pip of the site's Python.
 #   main LOCK SECONDS TOOLS MODULE      MODULE brings a Python with pip; empty means: the one on PATH
+# Says "done 0" or "failed 0 REASON".
 # shellcheck shell=sh
 # shellcheck disable=SC2154 # rv_* come from lib.sh, which travels in front
 
@@ -8,15 +9,13 @@ main() {
     rv_lock "$1" "$2" || return 1
     tools=$3
     if "$tools/bin/uv" --version >/dev/null 2>&1; then
-        printf 'done 0\n'
-        return 0
+        rv_told 0 0 ''
+        return
     fi
-    if reason=$(install_uv "$4" 2>&1); then
-        printf 'done 0\n'
-    else
-        printf 'failed 0 %s\n' "$(printf '%s' "$reason" | tail -n 1)"
-        return 1
-    fi
+    reason=$(install_uv "$4" 2>&1)
+    status=$?
+    rv_told 0 "$status" "$reason"
+    return "$status"
 }
 
 install_uv() {
@@ -27,9 +26,12 @@ install_uv() {
     "${python:-python3}" -m pip --version >/dev/null 2>&1 ||
         rv_fail "no Python with pip on the login node to install uv with; install uv by hand" ||
         return 1
+    # what a killed run left
     rm -rf "$tools/.uv-new"
     mkdir -p "$tools/bin" || return 1
-    "${python:-python3}" -m pip install --quiet --no-deps --target "$tools/.uv-new" uv || return 1
-    "$tools/.uv-new/bin/uv" --version >/dev/null || return 1
+    said=$("${python:-python3}" -m pip install --quiet --no-deps --target "$tools/.uv-new" uv 2>&1) ||
+        rv_fail "pip could not install uv: ${said##*"$rv_newline"}" || return 1
+    "$tools/.uv-new/bin/uv" --version >/dev/null ||
+        rv_fail "the uv that pip brought does not run here; install uv by hand" || return 1
     mv -f "$tools/.uv-new/bin/uv" "$tools/bin/uv" && rm -rf "$tools/.uv-new"
 }

@@ -2,8 +2,9 @@
 # Put whole files in place: each at once or not at all, and never over something that changed
 # since the look.
 #   main LOCK SECONDS (PATH EXPECTED MODE CONTENTS)...
-# EXPECTED: the SHA-256 that the look found, or `absent`, or `any`; MODE is octal, or - to keep it;
-# CONTENTS are in the escapes of printf's %b.  Says "done N" or "failed N REASON" for each.
+# EXPECTED: the SHA-256 that the look found, or `absent`, or `any`.  MODE: octal, or - to keep mode
+# and owner and to follow a link; CONTENTS are in the escapes of printf's %b.
+# Says "done N" or "failed N REASON" for each.
 # shellcheck shell=sh
 # shellcheck disable=SC2154 # rv_* come from lib.sh, which travels in front
 
@@ -13,12 +14,10 @@ main() {
     number=0
     failed=0
     while [ $# -ge 4 ]; do
-        if reason=$(put "$@" 2>&1); then
-            printf 'done %s\n' "$number"
-        else
-            failed=1
-            printf 'failed %s %s\n' "$number" "$reason"
-        fi
+        reason=$(put "$1" "$2" "$3" "$4" 2>&1)
+        status=$?
+        rv_told "$number" "$status" "$reason"
+        if [ "$status" != 0 ]; then failed=1; fi
         number=$((number + 1))
         shift 4
     done
@@ -27,36 +26,41 @@ main() {
 
 put() {
     path=$1
+    if [ -L "$path" ] && [ "$3" != - ]; then
+        rv_fail "$path became a link since the look; nothing was written" || return 1
+    fi
     if [ -L "$path" ]; then
-        # a user's own link (dotfiles): the file behind it is edited, the link stays
+        # a user's own link (dotfiles): the file behind is edited, the link stays
         path=$(readlink -f "$path") || rv_fail "$1 is a link that leads nowhere" || return 1
     fi
-    case $2 in
-        any) ;;
+    unchanged "$2" || return 1
+    if [ "$3" = 600 ]; then
+        (umask 077 && mkdir -p "${path%/*}") || return 1
+    else
+        mkdir -p "${path%/*}" || return 1
+    fi
+    printf '%b' "$4" | rv_store "$path" "$3"
+}
+
+# Whether $path is what the look found, $1, and the user's to change.
+unchanged() {
+    case $1 in
+        any) return 0 ;;
         absent)
             if [ -e "$path" ]; then
-                rv_fail "$path appeared since the look" || return 1
+                rv_fail "$path appeared since the look and was left alone; run converge again"
+                return
             fi
             ;;
         *)
-            if [ "$(rv_digest "$path")" != "$2" ]; then
-                rv_fail "$path changed since the look" || return 1
+            if [ "$(rv_digest "$path")" != "$1" ]; then
+                rv_fail "$path changed since the look and was left alone; run converge again"
+                return
+            fi
+            # shellcheck disable=SC3067 # dash, bash, ksh, zsh and busybox have -O
+            if ! [ -O "$path" ] || ! [ -w "$path" ]; then
+                rv_fail "$path is not yours to change, or read-only; set manage = false in [shell]"
             fi
             ;;
     esac
-    mode=$3
-    if [ "$mode" = - ]; then
-        mode=$(mode_of "$path")
-    fi
-    mkdir -p "${path%/*}" || return 1
-    printf '%b' "$4" | rv_store "$path" "$mode"
-}
-
-# The octal mode of a file, or what the user's umask makes of a new one.
-mode_of() {
-    if [ -e "$1" ]; then
-        stat -c %a "$1" 2>/dev/null || stat -f %Lp "$1"
-    else
-        printf '%o' "$((0666 & ~$(umask)))"
-    fi
 }

@@ -49,14 +49,17 @@ class Outcome:
 
 
 def look_at_all(
-    sessions: tuple[Session, ...], kinds: frozenset[str] | None
+    sessions: tuple[Session, ...],
+    kinds: frozenset[str] | None,
+    *,
+    remove_originals: bool = False,
 ) -> tuple[View | RvstateError, ...]:
     """Look at many accounts side by side; one that cannot be reached does not hold the others."""
     from concurrent.futures import ThreadPoolExecutor
 
     def look(session: Session) -> View | RvstateError:
         try:
-            return observe.account(session, kinds)
+            return observe.account(session, kinds, remove_originals=remove_originals)
         except RvstateError as error:
             return error
 
@@ -98,7 +101,8 @@ def apply(
     )
     there = engine.apply(jobs, tell)
     tell("looking again")
-    again = look_at_all(tuple(session for session, _ in pairs), kinds)
+    sessions = tuple(session for session, _ in pairs)
+    again = look_at_all(sessions, kinds, remove_originals=remove_originals)
     return tuple(
         _outcome(session, view, local + remote, after)
         for (session, view), local, remote, after in zip(pairs, here, there, again, strict=True)

@@ -46,6 +46,7 @@ class Look:
     asked: tuple[Question, ...]
     script: Script
     running: Running
+    remove_originals: bool = False
 
     def view(self) -> View:
         """Wait for the answer and compare."""
@@ -56,27 +57,35 @@ class Look:
         observed = probe.read(answer, self.asked)
         observed.entries.update(_local_entry(self.watched))
         wanted = _wanted(self.session, observed.account, self.variables, self.watched, self.kinds)
-        return View(wanted, observed, diff.plan(wanted, observed))
+        removing = self.remove_originals
+        plan = diff.plan(wanted, observed, remove_originals=removing)
+        plan = diff.for_full_home(plan, observed, remove_originals=removing)
+        return View(wanted, observed, plan)
 
 
-def begin(session: Session, kinds: frozenset[str] | None = None) -> Look:
+def begin(
+    session: Session, kinds: frozenset[str] | None = None, *, remove_originals: bool = False
+) -> Look:
     """Send the one remote command of a look and come back at once.
 
     Args:
         session: Which account.
         kinds: Only these kinds of resource; None means all.
+        remove_originals: Whether what earlier migrations set aside should go.
     """
     variables = session.state.variables()
     watched = _config_file(session)
     asked = probe.questions(_wanted(session, SYMBOLIC, variables, watched, kinds))
     script = probe.script(session.scratch, session.home, asked)
     running = session.transport.begin(script)
-    return Look(session, kinds, variables, watched, asked, script, running)
+    return Look(session, kinds, variables, watched, asked, script, running, remove_originals)
 
 
-def account(session: Session, kinds: frozenset[str] | None = None) -> View:
+def account(
+    session: Session, kinds: frozenset[str] | None = None, *, remove_originals: bool = False
+) -> View:
     """Look at the account with one remote command, and compare."""
-    return begin(session, kinds).view()
+    return begin(session, kinds, remove_originals=remove_originals).view()
 
 
 def _wanted(

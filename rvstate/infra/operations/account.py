@@ -49,7 +49,7 @@ def _kind(
     mine = DesiredState(desired.of(kind))
     if observed is None:
         observed = observe(mine, layout.account.scratch, layout.account.home)
-    plan = diff.plan(mine, observed)
+    plan = diff.plan(mine, observed, remove_originals=remove_originals)
     if plan.refusals:
         raise OperationError("; ".join(_sentence(change) for change in plan.refusals))
     if not plan.changes:

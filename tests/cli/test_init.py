@@ -1,0 +1,96 @@
+"""`rvstate init` without a cluster: what it needs, what it keeps, what it refuses."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+
+Rvstate = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+def test_without_a_host_and_a_person_it_says_what_is_missing(
+    rvstate: Rvstate, rv_home: Path
+) -> None:
+    """One sentence with the option to give, and nothing is made."""
+    done = rvstate("init")
+    assert done.returncode == 64
+    assert "--host" in done.stderr
+    assert not rv_home.exists()
+
+
+def test_this_machine_can_be_set_up_with_options_alone(rvstate: Rvstate, rv_home: Path) -> None:
+    """`@local` needs no connection; the file is private and valid."""
+    done = rvstate("init", "--host", "@local", "--site", "local", "--json")
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    assert document["command"] == "init"
+    assert document["changed"] == ["connection.host", "connection.site"]
+    assert document["next"] == ["rvstate converge"]
+    path = rv_home / "config.toml"
+    assert tomllib.loads(path.read_text()) == {"connection": {"host": "@local", "site": "local"}}
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert rv_home.stat().st_mode & 0o777 == 0o700
+
+
+def test_a_second_run_drops_nothing(rvstate: Rvstate, rv_home: Path) -> None:
+    """Comments, secrets and keys that no question is about stay byte for byte."""
+    rv_home.mkdir(mode=0o700)
+    text = (
+        "# mine\n[connection]\nhost = '@local' # here\nsite = 'local'\n\n"
+        "[scratch_keepalive]\nenabled = false\n[shared]\nhf_cache = '/group/hf'\n"
+        "[notifications]\ntoken = 'hunter2'\n"
+    )
+    (rv_home / "config.toml").write_text(text)
+    done = rvstate("init")
+    assert done.returncode == 0, done.stderr
+    assert "nothing was changed" in done.stdout
+    assert (rv_home / "config.toml").read_text() == text
+    assert "hunter2" not in done.stdout + done.stderr
+
+
+def test_a_host_that_cannot_be_reached_changes_nothing(rvstate: Rvstate, rv_home: Path) -> None:
+    """The connection is tried before anything is written."""
+    done = rvstate("init", "--host", "login.invalid", "--user", "me")
+    assert done.returncode == 1
+    assert "login.invalid" in done.stderr
+    assert not (rv_home / "config.toml").exists()
+
+
+def test_a_wrong_answer_is_told_before_any_connection(rvstate: Rvstate, rv_home: Path) -> None:
+    """A site that nobody knows is refused with the nearest."""
+    done = rvstate("init", "--host", "hpc", "--site", "uav")
+    assert done.returncode == 64
+    assert "Did you mean uva?" in done.stderr
+    assert not (rv_home / "config.toml").exists()
+
+
+def test_scratch_must_be_there(rvstate: Rvstate, tmp_path: Path) -> None:
+    """A directory that is not there, or cannot be written to, is not configured."""
+    base = ("init", "--host", "@local", "--site", "generic")
+    done = rvstate(*base, "--scratch", str(tmp_path / "none"))
+    assert done.returncode == 64
+    assert "not a directory on the cluster" in done.stderr
+    (tmp_path / "big").mkdir()
+    assert rvstate(*base, "--scratch", str(tmp_path / "big")).returncode == 0
+
+
+def test_a_block_needs_alias_and_address(rvstate: Rvstate, rv_home: Path) -> None:
+    """The ssh configuration is not touched for a host that has no alias."""
+    done = rvstate("init", "--host", "@local", "--site", "local", "--ssh-config-block")
+    assert done.returncode == 64
+    assert "alias and an address" in done.stderr
+    assert not (rv_home / "config.toml").exists()
+
+
+def test_a_second_cluster_gets_its_own_tables(rvstate: Rvstate, rv_home: Path) -> None:
+    """[clusters.NAME]; with --default it is the one that is used."""
+    rvstate("init", "--host", "@local", "--site", "local")
+    done = rvstate("init", "--cluster", "two", "--default", "--host", "@local", "--site", "local")
+    assert done.returncode == 0, done.stderr
+    found = tomllib.loads((rv_home / "config.toml").read_text())
+    assert found["clusters"]["two"]["connection"]["host"] == "@local"
+    assert found["default_cluster"] == "two"
+    assert found["connection"]["host"] == "@local"

@@ -25,18 +25,23 @@ class Script:
         args: Its arguments; they never appear in an argument list of a process.
         payload: Bytes for the script's standard input, where they arrive in base64.
         nonce: The marker of this answer's frame.
+        public: Nothing in it is secret, so it may travel in the command itself, a round trip sooner.
     """
 
     name: str
     args: tuple[str, ...] = ()
     payload: bytes = field(default=b"", repr=False)
     nonce: str = field(default_factory=lambda: secrets.token_hex(8))
+    public: bool = False
 
     @property
     def text(self) -> str:
-        """The whole script; cut short anywhere, it does nothing, for the last line starts it."""
+        """The whole script; cut short anywhere, it does nothing, for the last line starts it.
+
+        In braces, for a shell would run a last line that was cut between two arguments.
+        """
         call = " ".join(("rv_run", quote(self.nonce), *map(quote, self.args)))
-        return f"{assets.script('lib')}\n{assets.script(self.name)}\n{call}\n"
+        return f"{assets.script('lib')}\n{assets.script(self.name)}\n{{ {call}\n}}\n"
 
     @property
     def data(self) -> bytes:

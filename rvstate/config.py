@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import difflib
 import fcntl
 import os
 import stat
@@ -20,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from rvstate import assets, schema
-from rvstate.errors import ConfigError, RvstateError
+from rvstate.errors import ConfigError, RvstateError, nearest
 from rvstate.model.settings import SECRET_KEYS, Settings
 from rvstate.model.site import CLOCKS, TOUCH_POLICIES, Site
 from rvstate.schema import Table
@@ -174,8 +173,8 @@ def _cluster_layer(path: Path, clusters: Table, chosen: str | None) -> Iterator[
     if chosen is None:
         return
     if chosen not in clusters:
-        near = difflib.get_close_matches(chosen, clusters, 1)
-        known = f"Did you mean {near[0]}?" if near else f"Known: {', '.join(clusters) or 'none'};"
+        near = nearest(chosen, clusters)
+        known = f"Did you mean {near}?" if near else f"Known: {', '.join(clusters) or 'none'};"
         raise ConfigError(
             f"There is no cluster {chosen!r} in {path}.",
             f"{known} To add it, write [clusters.{chosen}.connection] there.",
@@ -248,10 +247,10 @@ def load_site(name: str) -> Site:
     """
     known = site_names()
     if name not in known:
-        near = difflib.get_close_matches(name, known, 1)
+        near = nearest(name, known)
         raise ConfigError(
             f"There is no site profile {name!r}.",
-            f"Did you mean {near[0]}?" if near else f"Known: {', '.join(known)}.",
+            f"Did you mean {near}?" if near else f"Known: {', '.join(known)}.",
         )
     own = _own_site(name)
     text = _text(own)
@@ -361,11 +360,11 @@ def _variable_layers(variables: dict[str, str]) -> list[tuple[str, Table]]:
             layers.append((name, {table: {key: value}}))
             continue
         # other programs may have variables of that prefix; a slip of the pen is told
-        near = difflib.get_close_matches(name, every, 1, 0.6 if table else 0.85)
+        near = nearest(name, every, 0.6 if table else 0.85)
         if table is not None or near:
             raise ConfigError(
                 f"The variable {name} sets nothing that rvstate knows.",
-                f"Did you mean {near[0]}?" if near else "Unset it.",
+                f"Did you mean {near}?" if near else "Unset it.",
             )
     return layers
 
@@ -427,10 +426,10 @@ def key_type(key: str) -> Any:
     if table in tables and rest in schema.keys(tables[table]):
         return schema.keys(tables[table])[rest]
     every = [f"{t}.{k}" for t in tables for k in schema.keys(tables[t])]
-    near = difflib.get_close_matches(key, every, 1)
+    near = nearest(key, every)
     raise ConfigError(
         f"{key} is not a key that rvstate knows.",
-        f"Did you mean {near[0]}?" if near else "`rvstate config --explain` lists all of them.",
+        f"Did you mean {near}?" if near else "`rvstate config --explain` lists all of them.",
     )
 
 

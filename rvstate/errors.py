@@ -17,6 +17,8 @@ Exit codes follow sysexits.h where it has one (64 EX_USAGE, 75 EX_TEMPFAIL).
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 EXIT_DONE = 0
 EXIT_FAILED = 1
 EXIT_CHANGES = 2
@@ -88,3 +90,17 @@ class SubmitError(RvstateError):
 
 class ParseError(RvstateError):
     """Text of another program (Slurm, crontab, git) was not understood."""
+
+
+def nearest(word: str, known: Iterable[str], likeness: float = 0.6) -> str | None:
+    """The known word most like `word`, for "did you mean"; None where none is like it.
+
+    Args:
+        word: What was written.
+        known: What could have been meant.
+        likeness: From 0 to 1, how alike they must be at least.
+    """
+    # loaded only when there is something to complain about
+    import difflib
+
+    return next(iter(difflib.get_close_matches(word, list(known), 1, likeness)), None)

@@ -9,14 +9,13 @@ for it may be a secret.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import types
 import typing
 from collections.abc import Iterable
 from functools import cache
 from typing import Any
 
-from rvstate.errors import ConfigError
+from rvstate.errors import ConfigError, nearest
 
 Table = dict[str, Any]
 
@@ -58,8 +57,8 @@ def build(kind: type[Any], table: Any, name: str, at: tuple[str, ...] = ()) -> A
 
 def unknown_key(path: tuple[str, ...], known: Iterable[str], name: str) -> ConfigError:
     """The error for a key that nobody knows, with the nearest that somebody does."""
-    near = difflib.get_close_matches(path[-1], list(known), 1)
-    hint = f"Did you mean {near[0]}?" if near else f"Known here: {', '.join(sorted(known))}."
+    near = nearest(path[-1], known)
+    hint = f"Did you mean {near}?" if near else f"Known here: {', '.join(sorted(known))}."
     return ConfigError(f"{'.'.join(path)} in {name} is not a key that rvstate knows.", hint)
 
 

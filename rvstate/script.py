@@ -7,8 +7,8 @@ matters; its answer is framed by a random marker, so noise from start-up files d
 from __future__ import annotations
 
 import base64
+import os
 import re
-import secrets
 from dataclasses import dataclass, field
 
 from rvstate import assets
@@ -25,23 +25,24 @@ class Script:
         args: Its arguments; they never appear in an argument list of a process.
         payload: Bytes for the script's standard input, where they arrive in base64.
         nonce: The marker of this answer's frame.
-        public: Nothing in it is secret, so it may travel in the command itself, a round trip sooner.
+        public: Nothing in it is secret: it may travel in the command, a round trip sooner.
     """
 
     name: str
     args: tuple[str, ...] = ()
     payload: bytes = field(default=b"", repr=False)
-    nonce: str = field(default_factory=lambda: secrets.token_hex(8))
+    nonce: str = field(default_factory=lambda: os.urandom(8).hex())
     public: bool = False
 
     @property
     def text(self) -> str:
         """The whole script; cut short anywhere, it does nothing, for the last line starts it.
 
-        In braces, for a shell would run a last line that was cut between two arguments.
+        The arguments stand in a function, for a shell would run a last line that was cut between
+        two of them.
         """
         call = " ".join(("rv_run", quote(self.nonce), *map(quote, self.args)))
-        return f"{assets.script('lib')}\n{assets.script(self.name)}\n{{ {call}\n}}\n"
+        return f"{assets.script('lib')}\n{assets.script(self.name)}\nrv_run_this() {{ {call}\n}}\nrv_run_this\n"
 
     @property
     def data(self) -> bytes:

@@ -11,13 +11,10 @@ import contextlib
 import fcntl
 import hashlib
 import os
-import random
 import re
-import shutil
 import stat
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 import zlib
@@ -42,6 +39,7 @@ LOCAL = "@local"
 _PERSIST = "12h"
 # What a pipe takes without a reader on every system that we know (Linux 64 KiB, macOS 16 KiB).
 _PIPE = 16000
+_GZIP = 31  # zlib's window bits for the gzip format
 _ATTEMPTS = 5
 # sshd takes ten sessions on one connection (MaxSessions, sshd_config(5)); ssh answers the eleventh
 # by silently logging in again, which a second factor would make a prompt.  Two stay free for the
@@ -118,7 +116,7 @@ class _Process:
     """A local process whose input may be larger than a pipe; `slot` is held until its end."""
 
     process: subprocess.Popen[bytes]
-    errors: tempfile._TemporaryFileWrapper[bytes]
+    errors: BinaryIO
     data: bytes
     slot: BinaryIO | None = None
 
@@ -145,6 +143,17 @@ class _Process:
         return Completed(self.process.returncode, output, errors)
 
 
+def _unlinked() -> BinaryIO:
+    """A private file without a name, in the directory of our sockets.
+
+    The standard library's tempfile would do, and takes longer to load than a look may take.
+    """
+    path = control_directory() / f"{os.getpid()}-{os.urandom(8).hex()}"
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    path.unlink()
+    return os.fdopen(fd, "w+b")
+
+
 def _spawn(
     argv: list[str],
     data: bytes,
@@ -153,7 +162,7 @@ def _spawn(
     slot: BinaryIO | None = None,
 ) -> _Process:
     # A file, not a pipe: a ControlMaster that stays behind may keep standard error open.
-    errors = tempfile.NamedTemporaryFile(prefix="rvstate-")  # noqa: SIM115 - closed by result()
+    errors = _unlinked()
     process = subprocess.Popen(
         argv,
         stdin=subprocess.PIPE,
@@ -354,7 +363,7 @@ def _from_descriptor(fd: int) -> list[str]:
 
 
 def _text_file(script: Script) -> BinaryIO:
-    text = tempfile.TemporaryFile()  # noqa: SIM115 - the caller closes it
+    text = _unlinked()
     text.write(script.text.encode("utf-8", "surrogateescape"))
     text.flush()
     text.seek(0)
@@ -384,7 +393,7 @@ class Ssh:
     def argv(self, *options: str, batch: bool = True) -> list[str]:
         """The beginning of every ssh command line: one shared connection, no surprises."""
         if not self._ssh:
-            self._ssh = shutil.which("ssh") or ""
+            self._ssh = _which("ssh")
         if not self._ssh:
             raise MissingToolError(
                 "The program ssh is not on this machine.",
@@ -420,9 +429,9 @@ class Ssh:
 
     def begin(self, script: Script) -> Running:
         """Start a script over the shared connection."""
+        if script.public:
+            return self._start(encoded_command(script.text), b"")
         text = script.text.encode("utf-8", "surrogateescape")
-        if script.public and not script.payload:
-            return self._start(command_with(text), b"")
         return self._start(remote_command(len(text)), text + script.data)
 
     def finish(self, script: Script, running: Running) -> Answer:
@@ -528,7 +537,9 @@ class Ssh:
                 slot.close()
 
     def _slot(self, count: int) -> BinaryIO | None:
-        account = repr((self.name, self.user, self.config, self.hostname)).encode("utf-8", "surrogateescape")
+        account = repr((self.name, self.user, self.config, self.hostname)).encode(
+            "utf-8", "surrogateescape"
+        )
         base = control_directory() / hashlib.sha256(account).hexdigest()[:16]
         for _ in range(_SLOT_TRIES):
             for number in range(count):
@@ -568,7 +579,7 @@ class Ssh:
         """Come back if nothing ran and asking again can help; raise what happened if not."""
         if attempt < _ATTEMPTS and _BUSY.search(done.errors) and not _NOT_BUSY.search(done.errors):
             # sshd drops some of many logins at once (MaxStartups, sshd_config(5))
-            time.sleep(random.uniform(0.2, 0.8) * attempt)  # noqa: S311 - not a secret
+            time.sleep((0.2 + 0.6 * os.urandom(1)[0] / 255) * attempt)
             return
         trouble = self._trouble(done)
         if self.interactive and attempt == 1 and isinstance(trouble, NotAuthenticatedError):
@@ -609,7 +620,7 @@ class Ssh:
                 return
 
     def _open_once(self) -> Completed:
-        with tempfile.TemporaryFile() as errors:
+        with _unlinked() as errors:
             argv = self.argv("-N", "-f")
             done = subprocess.run(
                 argv,
@@ -649,33 +660,38 @@ class Ssh:
         )
 
 
+def _which(program: str) -> str:
+    """Where a program is; empty where it is not on PATH."""
+    places = (os.path.join(folder, program) for folder in os.get_exec_path())  # noqa: PTH118 - text
+    return next((p for p in places if os.access(p, os.X_OK) and Path(p).is_file()), "")
+
+
 def ssh_version() -> str:
     """What `ssh -V` says; empty where there is no ssh."""
-    program = shutil.which("ssh")
-    if program is None:
+    program = _which("ssh")
+    if not program:
         return ""
     done = subprocess.run([program, "-V"], check=False, capture_output=True)
     return (done.stderr or done.stdout).decode("utf-8", "replace").strip()
 
 
 def encoded_command(text: str) -> str:
-    """A command line that runs a script without using standard input.
+    """The command line that holds a script itself, for one that may be seen in a process list.
 
-    It is plain ASCII without anything that sh, bash, tcsh or fish would expand, line breaks
-    included, so the login shell does not matter; the text can be seen in a list of processes.
+    sshd opens the way for standard input only after it has started the command, so this saves a
+    round trip, and it leaves standard input free.  It is compressed and in the letters of base64,
+    for they mean the same in sh, bash, tcsh and fish.
 
     Raises:
         ConfigError: It is longer than one argument may be (128 KiB on Linux, execve(2)).
     """
-    data = text.encode("utf-8", "surrogateescape")
-    plain = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789 ./,:=_-")
-    line = "".join(chr(byte) if byte in plain else f"\\0{byte:03o}" for byte in data)
-    command = f'exec sh -c \'eval "$(printf %b "{line}")"\''
-    if len(command) > 120_000:
+    packed = zlib.compress(text.encode("utf-8", "surrogateescape"), 9, _GZIP)
+    line = base64.b64encode(packed).decode("ascii")
+    if len(line) > 120_000:
         raise ConfigError(
             "The command is too long to be sent.", "Put it into a script on the cluster."
         )
-    return command
+    return f"exec sh -c 'eval \"$(echo {line} | base64 -d | gzip -d)\"'"
 
 
 def remote_command(size: int) -> str:
@@ -685,17 +701,6 @@ def remote_command(size: int) -> str:
     standard input is left for the script to read (`head -c` of coreutils never reads further).
     """
     return f"exec sh -c 'eval \"$(head -c {size})\"'"
-
-
-def command_with(text: bytes) -> str:
-    """The command line that holds a script itself, for one that anybody may see in a process list.
-
-    sshd opens the way for standard input only after it has started the command, so this saves a
-    round trip.  Compressed, for a list of arguments is limited (128 KiB for each on Linux); in the
-    letters of base64, for they mean the same in sh, bash, tcsh and fish.
-    """
-    packed = base64.b64encode(zlib.compress(text, 9, 31)).decode("ascii")
-    return f"exec sh -c 'eval \"$(echo {packed} | base64 -d | gzip -d)\"'"
 
 
 def control_directory() -> Path:

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 import rvstate
-from rvstate.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, RvstateError
+from rvstate.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, RvstateError, nearest
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,12 +104,10 @@ class LazyGroup(click.Group):
         try:
             return super().resolve_command(ctx, args)
         except click.UsageError as error:
-            import difflib
-
-            near = difflib.get_close_matches(args[0], COMMANDS, 1)
-            if not near:
+            near = nearest(args[0], COMMANDS)
+            if near is None:
                 raise
-            raise click.UsageError(f"{error.message} Did you mean {near[0]!r}?", ctx) from None
+            raise click.UsageError(f"{error.message} Did you mean {near!r}?", ctx) from None
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The overview, from the table alone."""

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from rvstate.model.job import JobSpec
-from rvstate.shell import assignment, join, quote
+from rvstate.shell import assignment, quote
 from rvstate.slurm.options import lines
+
+# What shellcheck says of words that are meant literally: quotes, dollars and odd blanks in them.
+_LITERAL = "SC1003,SC1018,SC1110,SC1111,SC1112,SC2016"
 
 
 def render(spec: JobSpec) -> str:
@@ -15,24 +20,33 @@ def render(spec: JobSpec) -> str:
     parts = [
         "#!/bin/bash",
         *lines(spec.options),
-        *_comment(f"rvstate run {spec.run_id}: {spec.note}"),
-        "# shellcheck source=/dev/null",
+        *_comment(f"rvstate run {spec.run_id}: {spec.note}".rstrip(": ")),
+        f"# shellcheck source=/dev/null disable={_LITERAL}",
         f". {quote(spec.library / 'job.sh')} || exit 1",
-        f"rv_begin {join((spec.rv, spec.run_directory, spec.options.name))}",
+        f"rv_begin {_words((spec.rv, spec.run_directory, spec.options.name))}",
     ]
     if spec.modules:
-        parts.append(f"rv_modules {join(spec.modules)}")
+        parts.append(f"rv_modules {_words(spec.modules)}")
     if spec.environment is not None:
         parts.append(f"rv_environment {quote(spec.environment)}")
     parts += [assignment(name, value, export=True) for name, value in spec.variables]
     if spec.variables_file is not None:
         parts.append(f"rv_variables {quote(spec.variables_file)}")
     if spec.snapshot is not None:
-        parts.append(f"rv_directory {join((spec.snapshot, spec.subdirectory, spec.sources))}")
+        parts.append(f"rv_directory {_words((spec.snapshot, spec.subdirectory, spec.sources))}")
+    if spec.read_only:
+        parts.append("rv_read_only")
+    if spec.extensions:
+        parts.append("rv_extensions")
     if spec.keep:
-        parts.append(f"rv_keep {join(spec.keep)}")
-    parts.append(f"rv_run {join(spec.command)}")
+        parts.append(f"rv_keep {_words(spec.keep)}")
+    parts.append(f"rv_run {_words(spec.command)}")
     return "\n".join(parts) + "\n"
+
+
+def _words(words: Iterable[str]) -> str:
+    """Arguments of a step, so none of them is a command's name."""
+    return " ".join(map(quote, words))
 
 
 def _comment(text: str) -> list[str]:

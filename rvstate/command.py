@@ -1,11 +1,14 @@
-"""What the user typed after `rvstate run`: which program it means, and what the job is called; pure."""
+"""What the user typed after `rvstate run`: which program it means, what it is called; pure."""
 
 from __future__ import annotations
 
 import re
 
 _LAUNCHERS = frozenset(
-    "python python3 uv run torchrun accelerate launch deepspeed bash sh exec env nohup time srun".split()
+    {
+        *("python", "python3", "uv", "run", "torchrun", "accelerate", "launch", "deepspeed"),
+        *("bash", "sh", "exec", "env", "nohup", "time", "srun"),
+    }
 )
 _SCRIPTS = {".py": "python", ".sh": "bash", ".bash": "bash"}
 _ASSIGNMENT = re.compile(r"[A-Za-z_][A-Za-z0-9_]*=")
@@ -56,3 +59,75 @@ def script_in(words: tuple[str, ...]) -> str | None:
     """The first word that names a script, or None."""
     parts = words[0].split() if len(words) == 1 else words
     return next((w for w in parts if not w.startswith("-") and w.endswith(tuple(_SCRIPTS))), None)
+
+
+# Options of `rvstate run` that hardly any program has as well.
+_MISPLACED = frozenset(
+    {
+        *(
+            "-g",
+            "-t",
+            "-p",
+            "-A",
+            "-f",
+            "--gpu",
+            "--gpus",
+            "--gpu-type",
+            "--mig",
+            "--mem",
+            "--cpus",
+        ),
+        *("--partition", "--account", "--time", "--sbatch", "--follow", "--dry-run", "--writable"),
+        *("--type", "--require", "--preset"),
+    }
+)
+# These are commands' own so often that a warning would be noise.
+_COMMON = frozenset({"-g", "-t", "-p", "-f", "-A", "--type", "--time", "--account", "--dry-run"})
+
+
+def warnings(words: tuple[str, ...], root: str) -> tuple[str, ...]:
+    """What is probably not meant as typed, in words.
+
+    Args:
+        words: The command.
+        root: The project's root on this machine.
+    """
+    found = []
+    if len(words) > 1 and words[0].endswith(tuple(_SCRIPTS)):
+        found += [_misplaced(word, words[0]) for word in words[1:] if _option(word) in _MISPLACED]
+    elif len(words) > 1:
+        certain = _MISPLACED - _COMMON
+        found += [_misplaced(word, words[0]) for word in words[1:] if _option(word) in certain]
+    script = script_in(words)
+    if script is not None and script.startswith("/"):
+        if script.startswith(f"{root}/"):
+            found.append(
+                f"{script} is a path of this machine; in the job write "
+                f"{script.removeprefix(f'{root}/')}, relative to the project"
+            )
+        else:
+            found.append(
+                f"{script} is an absolute path: the job runs that file as it is then on the "
+                "cluster, not the code that is sent from here"
+            )
+    return tuple(dict.fromkeys(found))
+
+
+def _option(word: str) -> str:
+    return word.partition("=")[0]
+
+
+def _misplaced(word: str, program: str) -> str:
+    return (
+        f"{word} stands after the command, so it goes to {program}; options of rvstate go before "
+        "it, and -- in front of the command says that this is meant"
+    )
+
+
+def paths_in(words: tuple[str, ...]) -> tuple[str, ...]:
+    """The words that may name files: those after a `=` too, and those within a shell string."""
+    parts = words[0].split() if len(words) == 1 else list(words)
+    found = []
+    for part in parts:
+        found += [part, part.partition("=")[2]] if "=" in part else [part]
+    return tuple(word for word in found if word and not word.startswith("-"))

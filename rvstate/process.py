@@ -4,6 +4,7 @@ It takes the same batch script as sbatch, keeps walltime, runs a few jobs at onc
 logout, and knows a process by boot id and start time.  GPUs and several nodes it refuses by name.
 
     python -m rvstate.process submit DIRECTORY SCRIPT
+    python -m rvstate.process list DIRECTORY
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ from rvstate.errors import ParseError, RvstateError, SubmitError, UnsupportedErr
 from rvstate.slurm import duration
 from rvstate.slurm.states import JobState
 
-_GRACE = 10.0  # seconds between SIGTERM and SIGKILL, as Slurm's KillWait (30 by default) but shorter
+_GRACE = (
+    10.0  # seconds between SIGTERM and SIGKILL, as Slurm's KillWait (30 by default) but shorter
+)
 _POLL = 0.1
 _REFUSED = {
     "gres": "GPUs",
@@ -34,6 +37,17 @@ _REFUSED = {
     "array": "job arrays",
     "dependency": "dependencies",
 }
+
+# Who and where the user is, and how this machine reaches the network: what a login would set.
+_KEPT = frozenset(
+    {
+        *("HOME", "LANG", "LOGNAME", "PATH", "SHELL", "TMPDIR", "TZ", "USER", "XDG_RUNTIME_DIR"),
+        *("HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY", "ALL_PROXY"),
+        *("https_proxy", "http_proxy", "no_proxy", "all_proxy"),
+        *("CURL_CA_BUNDLE", "NODE_EXTRA_CA_CERTS", "REQUESTS_CA_BUNDLE"),
+        *("SSL_CERT_DIR", "SSL_CERT_FILE"),
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,7 +216,8 @@ def _under_way(home: Path) -> bool:
 
 
 def _start_job(home: Path, record: dict[str, Any]) -> subprocess.Popen[bytes]:
-    env = {k: v for k, v in os.environ.items() if not k.startswith(("SLURM_", "SBATCH_"))}
+    # as with sbatch --export=NONE, nothing that happened to be set decides about the job
+    env = {k: v for k, v in os.environ.items() if k in _KEPT or k.startswith("LC_")}
     env["RV_JOB_ID"] = str(record["job"])
     output = Path(record["output"])
     output.parent.mkdir(parents=True, exist_ok=True)
@@ -248,6 +263,15 @@ def jobs(directory: Path) -> tuple[LocalJob, ...]:
     homes = [p for p in directory.iterdir() if p.name.isdigit()] if directory.is_dir() else []
     found = (_job(home) for home in sorted(homes, key=lambda p: int(p.name)))
     return tuple(job for job in found if job is not None)
+
+
+def listing(directory: Path) -> list[str]:
+    """One line for each job: number, state, script, name; `submit.sh` looks runs up in them."""
+    lines = []
+    for job in jobs(directory):
+        script = (_read(directory / str(job.job) / "job.json") or {}).get("script", "")
+        lines.append(f"{job.job} {job.state} {script} {job.name}")
+    return lines
 
 
 def _job(home: Path) -> LocalJob | None:
@@ -334,6 +358,9 @@ def main(words: list[str]) -> int:
         match words:
             case ["submit", directory, script]:
                 print(submit(Path(directory), Path(script)))  # noqa: T201 - as sbatch --parsable
+            case ["list", directory]:
+                for line in listing(Path(directory)):
+                    print(line)  # noqa: T201 - read by submit.sh
             case ["supervise", home]:
                 supervise(Path(home))
             case _:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import difflib
+from dataclasses import dataclass, replace
 
 from rvstate.errors import ConfigError, RefusedError
 from rvstate.model.settings import Settings
@@ -38,6 +39,42 @@ class Request:
     partition: str | None = None
     account: str | None = None
     raw: tuple[tuple[str, str | None], ...] = ()
+
+
+def raw_option(text: str) -> tuple[str, str | None]:
+    """`KEY=VALUE` of `--sbatch`; leading dashes are allowed."""
+    key, found, value = text.lstrip("-").partition("=")
+    return key, value if found else None
+
+
+def with_preset(request: Request, name: str | None, settings: Settings) -> Request:
+    """The request with the values of `[presets.NAME]` where it says nothing itself.
+
+    Raises:
+        ConfigError: There is no preset of that name.
+    """
+    if name is None:
+        return request
+    preset = settings.presets.get(name)
+    if preset is None:
+        near = difflib.get_close_matches(name, settings.presets, 1)
+        known = ", ".join(sorted(settings.presets)) or "none"
+        raise ConfigError(
+            f"There is no preset {name!r}.",
+            f"Did you mean {near[0]}?" if near else f"Known: {known}; write [presets.{name}].",
+        )
+    own = dict(request.raw)
+    raw = tuple(pair for pair in map(raw_option, preset.sbatch) if pair[0] not in own)
+    values = {
+        key: getattr(preset, key)
+        for key in ("gpus", "gpu_type", "time", "mem", "cpus", "partition", "account")
+        if getattr(request, key) is None
+    }
+    # what names another kind of GPU is not mixed with the preset's
+    if request.mig:
+        values.update(gpu_type=None, gpus=None)
+    mig = request.mig or (preset.mig and request.gpu_type is None)
+    return replace(request, **values, mig=mig, raw=(*raw, *request.raw))
 
 
 def options(request: Request, settings: Settings, site: Site) -> SbatchOptions:
@@ -104,7 +141,7 @@ def _check_count(request: Request, found: tuple[str, Gpu], site: Site) -> None:
     most = min(gpu.per_job or gpu.per_node, gpu.per_node)
     if count > most:
         raise RefusedError(
-            f"{count} × {name} do not fit one node of {site.title}, which gives a job at most "
+            f"{count} of {name} do not fit one node of {site.title}, which gives a job at most "
             f"{most}.",
             f"Ask for at most {most}, or for another type: {', '.join(site.gpu_names())}.",
         )

@@ -10,10 +10,12 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rvstate.errors import ConfigError
-from rvstate.model.project import File, Tree
+
+if TYPE_CHECKING:
+    from rvstate.model.project import Seen, Tree
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +73,8 @@ class State:
 
     def tree(self, key: str) -> Tree | None:
         """What was remembered; None where nothing was, or not readably."""
+        from rvstate.model.project import File, Tree
+
         try:
             rows = json.loads(self._tree(key).read_text("utf-8", "surrogateescape"))
             return Tree(tuple(File(*row) for row in rows))
@@ -80,6 +84,23 @@ class State:
 
     def _tree(self, key: str) -> Path:
         return self.root / "trees" / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.json"
+
+    def seen(self, root: str) -> Seen:
+        """What the last scan of a project saw; nothing where it is not readably kept."""
+        try:
+            rows = json.loads(self._seen(root).read_text("utf-8", "surrogateescape"))
+            return {str(name): tuple(look) for name, look in rows.items()}
+        except (OSError, ValueError, TypeError, AttributeError):
+            # every file is read then, which is always right
+            return {}
+
+    def keep_seen(self, root: str, seen: Seen) -> None:
+        """Remember what a scan saw."""
+        self._write(self._seen(root), json.dumps(seen))
+
+    def _seen(self, root: str) -> Path:
+        name = hashlib.sha256(root.encode("utf-8", "surrogateescape")).hexdigest()[:24]
+        return self.root / "trees" / f"{name}.seen.json"
 
     def receipts(self) -> Iterator[dict[str, Any]]:
         """Every kept receipt, newest first; a damaged one is passed over."""

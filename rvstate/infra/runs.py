@@ -33,12 +33,12 @@ def run(
     observed: ObservedState,
     scripts: Scripts,
     tell: Callable[[str], None],
-) -> tuple[str | None, bool]:
+) -> tuple[str | None, bool, tuple[str, ...]]:
     """Run all of it.
 
     Returns:
-        The job's id and whether it is new; no id where the code on the cluster was changed by
-        somebody else meanwhile, so that all must be sent again.
+        The job's id, whether it is new, and what the scripts said; no id where the code on the
+        cluster was changed by somebody else meanwhile, so that all must be sent again.
 
     Raises:
         ConvergeError: A step before the submission failed.
@@ -66,20 +66,18 @@ def run(
     for step, report in zip(steps, reports, strict=True):
         if report.ran and not report.succeeded:
             raise _failure(step, report)
-    pushed = reports[-2 if scripts.build is None else -3] if scripts.push is not None else None
-    if pushed is not None and _says(pushed) == "stale":
-        return None, False
-    word, _, number = _says(reports[-1]).partition(" ")
-    if word == "stale":
-        return None, False
-    return number, word == "submitted"
+    said = tuple(line for report in reports for line in _says(report))
+    found = [line.partition(" ") for line in said if line.startswith(("submitted ", "found "))]
+    if not found:
+        return None, False, said
+    word, _, number = found[-1]
+    return number, word == "submitted", said
 
 
-def _says(report: Report) -> str:
-    """The last line that the script itself printed."""
+def _says(report: Report) -> list[str]:
+    """The lines that the script itself printed."""
     body = report.answer.body.decode("utf-8", "replace") if report.answer else ""
-    lines = [line for line in body.splitlines() if line.strip()]
-    return lines[-1] if lines else ""
+    return [line for line in body.splitlines() if line.strip()]
 
 
 def _failure(step: Step, report: Report) -> RvstateError:

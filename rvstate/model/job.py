@@ -26,6 +26,8 @@ class JobSpec:
         snapshot: The job's copy of the code, or None.
         subdirectory: Where in it the command runs.
         sources: The directory below the snapshot that imports come from (`src`, `.`), or empty.
+        read_only: Whether the snapshot's files are shared with other jobs' snapshots.
+        extensions: Whether compiled extensions are built in the snapshot first.
         keep: Paths to copy to RV_OUTPUT_DIR at the end.
         command: The user's command as words.
         note: One line for the reader of the script.
@@ -44,6 +46,8 @@ class JobSpec:
     snapshot: RemotePath | None = None
     subdirectory: str = ""
     sources: str = ""
+    read_only: bool = False
+    extensions: bool = False
     keep: tuple[str, ...] = ()
     note: str = ""
 

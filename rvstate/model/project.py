@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from rvstate.model.layout import branch_component
@@ -35,8 +36,9 @@ class Project:
         identity: The same for every clone of it, and no other project's.
         branch: Git's name, or None.
         commit: The full hash, or None outside git.
-        dirty: Whether anything differs from the commit.
+        changed: Paths that differ from the commit, untracked ones included.
         subdirectory: Where the user stands, relative to the root; empty for the root.
+        in_git: Whether git knows the tree.
     """
 
     root: str
@@ -44,8 +46,14 @@ class Project:
     identity: str
     branch: str | None = None
     commit: str | None = None
-    dirty: bool = False
+    changed: tuple[str, ...] = ()
     subdirectory: str = ""
+    in_git: bool = False
+
+    @property
+    def dirty(self) -> bool:
+        """Whether anything differs from the commit."""
+        return bool(self.changed)
 
     @property
     def branch_component(self) -> str:
@@ -74,19 +82,62 @@ class Tree:
         return sum(file.size for file in self.files)
 
 
+# What a file looked like when it was read: modification and change time (ns), bytes, inode, digest.
+Seen = dict[str, tuple[int, int, int, int, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Scan:
+    """One reading of a tree.
+
+    Args:
+        tree: What would be sent.
+        seen: For the next scan, so that it need not read what has not changed.
+        notices: What the user should know of it, in words.
+    """
+
+    tree: Tree
+    seen: Seen
+    notices: tuple[str, ...] = ()
+
+
 @dataclass(frozen=True, slots=True)
 class TreeChange:
-    """What must be sent to turn one tree into another."""
+    """What must be sent to turn one tree into another.
+
+    Args:
+        changed: Files to send.
+        deleted: Paths to remove.
+        emptied: Directories that hold nothing any more, the deepest first.
+        same_paths: Whether both trees have the same paths.
+    """
 
     changed: tuple[File, ...]
     deleted: tuple[str, ...]
+    emptied: tuple[str, ...]
+    same_paths: bool
+
+
+def _directories(paths: Iterable[str]) -> set[str]:
+    found: set[str] = set()
+    for path in paths:
+        while "/" in path:
+            path = path.rpartition("/")[0]
+            if path in found:
+                break
+            found.add(path)
+    return found
 
 
 def difference(old: Tree, new: Tree) -> TreeChange:
     """The files of `new` that `old` lacks or has otherwise, and the paths that go."""
     known = {file.path: file for file in old.files}
     wanted = {file.path for file in new.files}
+    deleted = tuple(path for path in known if path not in wanted)
+    emptied = _directories(deleted) - _directories(wanted) if deleted else set()
     return TreeChange(
         tuple(file for file in new.files if known.get(file.path) != file),
-        tuple(path for path in known if path not in wanted),
+        deleted,
+        tuple(sorted(emptied, key=lambda path: (-path.count("/"), path))),
+        known.keys() == wanted,
     )

@@ -116,6 +116,22 @@ class Snapshot:
 
 
 @dataclass(frozen=True, slots=True)
+class Preset:
+    """Options of `rvstate run` under one name, in the words of the options."""
+
+    gpus: int | None = None
+    gpu_type: str | None = None
+    mig: bool = False
+    time: str | None = None
+    mem: str | None = None
+    cpus: int | None = None
+    partition: str | None = None
+    account: str | None = None
+    sbatch: tuple[str, ...] = ()
+    """`KEY=VALUE`, as `--sbatch`."""
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """All of it, after the layers were laid over each other."""
 
@@ -130,3 +146,4 @@ class Settings:
     modules: Modules = Modules()
     environment: Environment = Environment()
     snapshot: Snapshot = Snapshot()
+    presets: dict[str, Preset] = field(default_factory=dict)

@@ -1,7 +1,8 @@
 #!/bin/sh
 # Build one generation of a project's environment aside, check it, and switch the link to it.
-#   main LOCK SECONDS LINK GENERATION DIGEST UV CACHE MODULE PYTHON CODE (SOURCE)...
-# SOURCE: a requirements file or pyproject.toml below CODE.  PYTHON: a version or path; empty for
+#   main LOCK SECONDS LINK GENERATION DIGEST UV CACHE MODULE PYTHON CODE STATE (SOURCE)...
+# SOURCE: a requirements file or pyproject.toml below CODE, whose manifest must say STATE before and
+# after: else `stale`, and nothing is built.  PYTHON: a version or path; empty for
 # the one that MODULE brings.  CACHE: uv's cache, on the file system of the environments, so that
 # files are links and not copies.  The stamp is written last, so a build that was killed is invisible.
 # shellcheck shell=sh
@@ -19,9 +20,23 @@ main() {
     python=$9
     shift 9
     code=$1
-    shift
+    state=$2
+    shift 2
     if [ "$(head -n 1 "$generation/.rvstate-environment" 2>/dev/null)" != "$digest" ]; then
+        if ! current; then
+            printf 'stale\n'
+            return 0
+        fi
         build "$@" || return 1
+        if ! current; then
+            rm -rf "$generation"
+            printf 'stale\n'
+            return 0
+        fi
+        {
+            printf '%s\n' "$digest"
+            "$generation/bin/python" --version
+        } | rv_store "$generation/.rvstate-environment" 644 || return 1
     fi
     switch && printf 'built %s\n' "$generation"
 }
@@ -46,10 +61,11 @@ build() {
             rv_fail "the installed packages contradict each other" || return 1
     fi
     "$generation/bin/python" -c 'import sys' || rv_fail "its Python does not run" || return 1
-    {
-        printf '%s\n' "$digest"
-        "$generation/bin/python" --version
-    } | rv_store "$generation/.rvstate-environment" 644
+}
+
+# Whether the code is still that of the run, and not what another one brought meanwhile.
+current() {
+    [ "$(cat "${code%/*}/manifest" 2>/dev/null)" = "$state" ]
 }
 
 find_python() {

@@ -9,18 +9,47 @@ rv_begin() {
     unset SLURM_EXPORT_ENV PYTHONHOME PYTHONPATH
     RV_JOB_ID=${SLURM_JOB_ID:-${RV_JOB_ID:-0}}
     RV_RUN_DIR=$2
+    rv_claim
     RV_OUTPUT_DIR=$1/outputs/$3-$RV_JOB_ID
     RV_CHECKPOINT_DIR=$1/checkpoints/$3
-    MASTER_PORT=$((29500 + RV_JOB_ID % 1000))
-    OMP_NUM_THREADS=${SLURM_CPUS_PER_TASK:-1}
+    # below the ports that the kernel hands out by itself; torchrun reads the second name
+    MASTER_PORT=$((10000 + RV_JOB_ID % 20000))
+    PET_MASTER_PORT=$MASTER_PORT
+    OMP_NUM_THREADS=$(rv_threads)
     TOKENIZERS_PARALLELISM=false
     PYTHONUNBUFFERED=1
     PYTHONNOUSERSITE=1
-    export RV_JOB_ID RV_RUN_DIR RV_OUTPUT_DIR RV_CHECKPOINT_DIR MASTER_PORT OMP_NUM_THREADS
-    export TOKENIZERS_PARALLELISM PYTHONUNBUFFERED PYTHONNOUSERSITE
+    export RV_JOB_ID RV_RUN_DIR RV_OUTPUT_DIR RV_CHECKPOINT_DIR MASTER_PORT PET_MASTER_PORT
+    export OMP_NUM_THREADS TOKENIZERS_PARALLELISM PYTHONUNBUFFERED PYTHONNOUSERSITE
     rv_kept=()
     rv_env_file=
+    rv_errors=
     mkdir -p "$RV_OUTPUT_DIR" "$RV_CHECKPOINT_DIR" || rv_give_up "cannot make $RV_OUTPUT_DIR"
+    rv_log=$1/logs/$3-$RV_JOB_ID.err
+}
+
+# rv_claim: of two jobs that one run may have become only one goes on, and the run knows its job
+# even where nobody heard sbatch answer.
+rv_claim() {
+    local owner
+    if ! (set -o noclobber && printf '%s\n' "$RV_JOB_ID" >"$RV_RUN_DIR/claim") 2>/dev/null; then
+        owner=$(cat "$RV_RUN_DIR/claim" 2>/dev/null)
+        # a requeued job keeps its number
+        if [ -n "$owner" ] && [ "$owner" != "$RV_JOB_ID" ]; then
+            printf 'rvstate: this run is job %s already; nothing was run a second time\n' "$owner" >&2
+            exit 1
+        fi
+    fi
+    if ! [ -s "$RV_RUN_DIR/job" ]; then
+        printf '%s\n' "$RV_JOB_ID" >"$RV_RUN_DIR/.job" && mv "$RV_RUN_DIR/.job" "$RV_RUN_DIR/job"
+    fi
+}
+
+# rv_threads: CPUs for one of the programs that share this job, one a GPU.
+rv_threads() {
+    local cpus=${SLURM_CPUS_PER_TASK:-${SLURM_CPUS_ON_NODE:-1}} gpus=${SLURM_GPUS_ON_NODE:-1}
+    [ "$gpus" -gt 0 ] 2>/dev/null || gpus=1
+    printf '%s' $((cpus >= gpus ? cpus / gpus : 1))
 }
 
 # rv_give_up REASON: end the job before the user's program, saying why.
@@ -61,15 +90,33 @@ rv_variables() {
     rv_env_file=$1
 }
 
-# rv_directory SNAPSHOT SUBDIRECTORY SOURCES: where the command runs, and where imports come from.
+# rv_directory SNAPSHOT SUBDIRECTORY SOURCES: where the command runs, and where imports come from:
+# the project's own package from the snapshot, its metadata and commands from the run's directory.
 rv_directory() {
     cd -- "$1/$2" || rv_give_up "the snapshot $1/$2 is gone; submit again"
     RV_SNAPSHOT=$1
     export RV_SNAPSHOT
     if [ -n "$3" ]; then
         PYTHONPATH=$1/$3
-        export PYTHONPATH
+        if [ -d "$RV_RUN_DIR/package" ]; then
+            PYTHONPATH=$PYTHONPATH:$RV_RUN_DIR/package
+            PATH=$RV_RUN_DIR/package/bin:$PATH
+        fi
+        export PYTHONPATH PATH
     fi
+}
+
+# rv_read_only: the snapshot's files are; say so where that may be why the program failed.
+rv_read_only() {
+    rv_errors=$rv_log
+}
+
+# rv_extensions: build the project's compiled extensions in this job's own snapshot.
+rv_extensions() {
+    python -c 'import setuptools' 2>/dev/null ||
+        rv_give_up "setup.py builds compiled extensions, which needs setuptools: add it to the requirements"
+    (cd -- "$RV_SNAPSHOT" && python setup.py --quiet build_ext --inplace >&2) ||
+        rv_give_up "the compiled extensions could not be built (setup.py build_ext --inplace)"
 }
 
 # rv_keep PATH...: copy these to RV_OUTPUT_DIR at the end, however the command ends.
@@ -78,23 +125,34 @@ rv_keep() {
 }
 
 rv_copy_kept() {
-    local path
+    local path to
     for path in "${rv_kept[@]}"; do
-        if [ -e "$path" ]; then
-            cp -R -- "$path" "$RV_OUTPUT_DIR/" || printf 'rvstate: %s was not kept\n' "$path" >&2
-        else
-            printf 'rvstate: %s was asked for with -o and is not there\n' "$path" >&2
+        if ! [ -e "$path" ]; then
+            [ "$1" = quiet ] ||
+                printf 'rvstate: %s was asked for with -o and is not there\n' "$path" >&2
+            continue
+        fi
+        # two paths with one last name stay apart
+        case $path in
+            /* | .. | ../* | */../* | */..) to=. ;;
+            */*) to=$(dirname -- "$path") ;;
+            *) to=. ;;
+        esac
+        if ! { mkdir -p -- "$RV_OUTPUT_DIR/$to" && cp -R -f -- "$path" "$RV_OUTPUT_DIR/$to/"; }; then
+            printf 'rvstate: %s was not kept\n' "$path" >&2
         fi
     done
 }
 
 # rv_run COMMAND...: the user's program; its exit status is the job's.
 rv_run() {
-    local status
-    trap 'rv_pass_on TERM' TERM
-    trap 'rv_pass_on INT' INT
+    local status signal
+    for signal in TERM INT HUP USR1 USR2; do
+        # shellcheck disable=SC2064 # the name now, not then
+        trap "rv_pass_on $signal" "$signal"
+    done
     (
-        trap - TERM INT
+        trap - TERM INT HUP USR1 USR2
         if [ -n "$rv_env_file" ] && [ -r "$rv_env_file" ]; then
             # shellcheck source=/dev/null
             . "$rv_env_file"
@@ -102,18 +160,32 @@ rv_run() {
         exec "$@"
     ) &
     rv_child=$!
-    wait "$rv_child"
-    status=$?
     # a signal ends `wait` early; the program may still be saving
-    while kill -0 "$rv_child" 2>/dev/null; do
+    while :; do
+        rv_signalled=
         wait "$rv_child"
         status=$?
+        [ -n "$rv_signalled" ] || break
     done
-    rv_copy_kept
+    rv_copy_kept loud
+    if [ "$status" -ne 0 ] && [ -n "$rv_errors" ] && grep -q 'Permission denied' "$rv_errors" 2>/dev/null; then
+        printf '%s\n' "rvstate: files of this snapshot are read-only, for it shares them with other jobs." \
+            "  → Write to a new file, or submit with --writable, or name it under [snapshot] writable." >&2
+    fi
     rv_record "$status"
     exit "$status"
 }
 
+# The program gets the signal first.  Where it takes its time, what there is is kept already: after
+# TERM Slurm kills within KillWait (30 s by default).
 rv_pass_on() {
+    local turn
+    rv_signalled=yes
     kill -s "$1" "$rv_child" 2>/dev/null
+    [ "$1" = TERM ] && [ "${#rv_kept[@]}" -gt 0 ] || return 0
+    for turn in 1 2 3 4; do
+        kill -0 "$rv_child" 2>/dev/null || return 0
+        sleep "0.$turn" 2>/dev/null || sleep 1
+    done
+    rv_copy_kept quiet
 }

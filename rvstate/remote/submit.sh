@@ -1,43 +1,100 @@
 #!/bin/sh
 # Take the snapshot, keep the run's files, submit.  Once begun it finishes, connection or not.
-#   main LOCK SECONDS ROOT STATE SNAPSHOT RUN_DIR SCRIPT RECEIPT SUBMITTER...
-# STATE: what ROOT/manifest must say, or - where there is no code.  SCRIPT and RECEIPT are in the
-# escapes of printf's %b.  SUBMITTER: the words before the batch script, `sbatch ...`.
+#   main LOCK SECONDS ROOT STATE SNAPSHOT HOW KEEP_AFTER RUN_DIR SCRIPT RECEIPT QUEUE HISTORY SUBMITTER...
+# STATE: what ROOT/manifest must say, or - where there is no code.  HOW: copy, or link for a large
+# tree.  KEEP_AFTER: snapshots whose names tell an earlier date (YYYYmmdd-HHMMSS) may go.  SCRIPT and
+# RECEIPT are in the escapes of printf's %b.  QUEUE and HISTORY: command lines that list the user's
+# jobs, one a line, the id first and the run's id somewhere.  SUBMITTER: the words before the batch
+# script, `sbatch ...`.  The payload is empty, or a tar archive: writable, a list of paths (./PATH,
+# each ended by NUL) that get copies of their own, and package/..., kept with the run.
 # A run that was submitted already is only told its job id: asking again is safe.
+# Says `submitted JOB`, `found JOB` or `stale`; before it `twin JOB` for an active job of that name.
 # shellcheck shell=sh
+# shellcheck disable=SC2016 # what xargs runs is expanded there
 # shellcheck disable=SC2154 # rv_* come from lib.sh, which travels in front
 
 main() {
     # the laptop may go away: no signal of its going ends what was begun
     trap '' HUP PIPE
-    run=$6
-    if [ -s "$run/job" ]; then
-        printf 'found %s\n' "$(cat "$run/job")"
-        return 0
-    fi
-    rv_lock "$1" "$2" || return 1
-    trap '' HUP
     root=$3
     state=$4
     snapshot=$5
-    script=$7
-    receipt=$8
-    shift 8
+    how=$6
+    keep_after=$7
+    run=$8
+    script=$9
+    lock=$1
+    patience=$2
+    shift 9
+    receipt=$1
+    queue=$2
+    history=$3
+    shift 3
+    known && return 0
+    (umask 077 && mkdir -p "$root" "$run") || return 1
+    rv_lock "$lock" "$patience" || return 1
+    trap '' HUP
+    # shellcheck disable=SC2034 # for the command lines that are given
+    rv_user=$(id -un)
+    # another one of us may have held the lock for this very run
+    known && return 0
+    recover || return 1
+    [ -z "$job" ] || return 0
+    # the queue is asked while the snapshot is taken
+    eval "$queue" >"$run/queue" 2>/dev/null &
+    asking=$!
     if [ "$state" != - ]; then
-        if [ "$(cat "$root/manifest" 2>/dev/null)" != "$state" ]; then
+        if ! unchanged; then
+            rm -f "$root/manifest"
             printf 'stale\n'
             return 0
         fi
+        payload || rv_fail "the run's own files did not arrive whole" || return 1
         take_snapshot || rv_fail "the snapshot could not be taken (is scratch full?)" || return 1
     fi
-    (umask 077 && mkdir -p "$run") || return 1
     printf '%b' "$script" | rv_store "$run/job.sh" 700 || return 1
     printf '%b' "$receipt" | rv_store "$run/receipt.json" 600 || return 1
-    answer=$(submit "$@" 2>"$run/submit.err")
+    if wait "$asking"; then asked=yes; else asked=no; fi
+    twins
+    submit "$@" || return 1
+    if [ "$asked" = yes ]; then prune; fi
+    rm -f "$run/queue"
+    return 0
+}
+
+known() {
+    [ -s "$run/job" ] || return 1
+    printf 'found %s\n' "$(cat "$run/job")"
+}
+
+# An earlier attempt got as far as sbatch and was never heard of again: look for its job before
+# another is submitted; sets job, empty where there is none.
+recover() {
+    job=''
+    [ -f "$run/intent" ] || return 0
+    listed=$(eval "$queue") ||
+        rv_fail "an earlier attempt may have submitted this run, and the scheduler does not say; try again" ||
+        return 1
+    # accounting may be absent at a site; the queue remembers some minutes by itself
+    past=$(eval "$history" 2>/dev/null)
+    job=$(printf '%s\n%s\n' "$listed" "$past" | grep -F -e "${run##*/}" |
+        sed -n 's/^\([0-9][0-9]*\).*/\1/p' | tail -n 1)
+    [ -n "$job" ] || return 0
+    printf '%s\n' "$job" | rv_store "$run/job" 600
+    printf 'found %s\n' "$job"
+}
+
+submit() {
+    date +%s | rv_store "$run/intent" 600 || return 1
+    answer=$(clean_submit "$@" 2>"$run/submit.err")
     status=$?
     # --parsable says ID or ID;CLUSTER, after whatever the site's plugins say
     job=$(printf '%s\n' "$answer" | sed -n 's/^\([0-9][0-9]*\)\(;.*\)*$/\1/p' | tail -n 1)
     if [ "$status" -ne 0 ] || [ -z "$job" ]; then
+        # a refusal is an answer; silence is not, and keeps the intent
+        if [ "$status" -ne 0 ] && ! grep -q -i -e 'timed out' -e 'communication' "$run/submit.err"; then
+            rm -f "$run/intent"
+        fi
         cat "$run/submit.err" >&2
         return 1
     fi
@@ -46,17 +103,126 @@ main() {
 }
 
 # Nothing of the submitting shell decides about the job.
-submit() {
+clean_submit() {
     for name in $(env | sed -n -e 's/^\(SBATCH_[A-Z0-9_]*\)=.*/\1/p' -e 's/^\(SLURM_[A-Z0-9_]*\)=.*/\1/p'); do
         [ "$name" = SLURM_CONF ] || unset "$name"
     done
     cd / && "$@" "$run/job.sh" </dev/null
 }
 
-# A whole copy: neither the job nor a later push can change what another job reads.
+# Active jobs of the same name share the directory of checkpoints.
+twins() {
+    name=${snapshot##*/}
+    name=${name%-????????-??????-*}
+    [ -n "$name" ] || return 0
+    # the name ends a line of the queue
+    grep -E -e '(PENDING|RUNNING)' "$run/queue" 2>/dev/null |
+        awk -v name="$name" '{ line = $0; sub(/[^A-Za-z0-9._-]+$/, "", line)
+            at = length(line) - length(name)
+            if (substr(line, at + 1) == name && substr(line, at, 1) !~ /[A-Za-z0-9._-]/) print "twin " $0 + 0 }'
+}
+
+# Whether the code is what the manifest says: nobody has changed one of its files by hand.
+unchanged() {
+    [ "$(cat "$root/manifest" 2>/dev/null)" = "$state" ] && [ -f "$root/files" ] || return 1
+    (cd "$root/code" && find . \( -type f -o -type l \) -newer ../manifest -print0) >"$run/newer"
+    if [ -s "$run/newer" ]; then
+        # lines and NULs change places, so that grep compares whole names
+        tr '\n\000' '\000\n' <"$run/newer" >"$run/newer.lines"
+        if tr '\n\000' '\000\n' <"$root/files" | grep -a -q -x -F -f "$run/newer.lines"; then
+            rm -f "$run/newer" "$run/newer.lines"
+            return 1
+        fi
+        rm -f "$run/newer.lines"
+    fi
+    rm -f "$run/newer"
+}
+
+payload() {
+    base64 -d >"$run/payload" || return 1
+    if [ -s "$run/payload" ]; then (cd "$run" && tar -xzmof payload) || return 1; fi
+    rm -f "$run/payload"
+}
+
 take_snapshot() {
     [ -d "$snapshot" ] && return 0
-    mkdir -p "${snapshot%/*}" || return 1
-    rm -rf "$snapshot.part"
-    cp -R "$root/code" "$snapshot.part" && mv "$snapshot.part" "$snapshot"
+    part=$snapshot.part
+    mkdir -p "${snapshot%/*}" && rm -rf "$part" || return 1
+    if [ "$how" = link ]; then
+        # neither the job nor a later push can change what another job reads: files are read-only,
+        # and the pristine tree only ever gets new files in the place of old ones
+        pristine && cp -al "$root/pristine" "$part" || return 1
+    else
+        mkdir "$part" && copy_listed "$root/files" "$root/code" "$part" || return 1
+    fi
+    if [ -f "$run/writable" ]; then
+        (cd "$part" && xargs -0 sh -c 'for file; do
+            if [ -L "$file" ]; then continue; fi
+            cp -p -- "$file" "$file.rvstate-own" && chmod u+w -- "$file.rvstate-own" &&
+                mv -f -- "$file.rvstate-own" "$file" || exit 1
+        done' sh <"$run/writable") || return 1
+        rm -f "$run/writable"
+    fi
+    mv "$part" "$snapshot"
+}
+
+# copy_listed LIST FROM TO: copy the files of the list, and no others.
+copy_listed() {
+    rm -f "$run/torn"
+    { (cd "$2" && tar --no-recursion --null -T "$1" -cf -) || : >"$run/torn"; } |
+        (cd "$3" && tar -xmof -) || return 1
+    [ ! -e "$run/torn" ] || return 1
+}
+
+# A read-only tree of exactly the sent files, from which large snapshots are linked.
+pristine() {
+    base=$root/pristine
+    found=$(cat "$base.state" 2>/dev/null)
+    if [ -n "$found" ] && [ -z "$(find "$base" -type f \( -perm -200 -o -newer "$base.state" \) -print | head -n 1)" ]; then
+        [ "$found" = "$state" ] && [ ! -s "$root/since" ] && return 0
+    else
+        # a job has changed a file that it was not to change
+        found=''
+    fi
+    rm -f "$base.state" || return 1
+    if [ -n "$found" ] && [ -f "$root/since" ]; then
+        renew || return 1
+    else
+        rm -rf "$base.old"
+        if [ -d "$base" ]; then mv "$base" "$base.old" || return 1; fi
+        mkdir "$base" && copy_listed "$root/files" "$root/code" "$base" || return 1
+        find "$base" -type f -exec chmod a-w {} + || return 1
+        rm -rf "$base.old"
+    fi
+    printf '%s\n' "$state" | rv_store "$base.state" 600 && rm -f "$root/since"
+}
+
+# Put the files that changed since into the pristine tree.
+renew() {
+    (cd "$base" && xargs -0 rm -f -- <"$root/since" 2>/dev/null
+        xargs -0 rmdir -- <"$root/since" 2>/dev/null)
+    # those of them that the tree still has
+    (cd "$root/code" && xargs -0 sh -c 'for file; do
+        if [ -L "$file" ] || [ -f "$file" ]; then printf "%s\0" "$file"; fi
+    done' sh <"$root/since") >"$root/renewed" || return 1
+    copy_listed "$root/renewed" "$root/code" "$base" || return 1
+    (cd "$base" && xargs -0 sh -c 'for file; do
+        [ -L "$file" ] || chmod a-w -- "$file" || exit 1
+    done' sh <"$root/renewed") || return 1
+    rm -f "$root/renewed"
+}
+
+# Snapshots that are old by the date in their own names, and that no job in the queue needs.
+prune() {
+    for old in "$root"/snapshots/*-????????-??????-????????; do
+        [ -d "$old" ] || continue
+        id=$(printf '%s' "$old" | sed 's/.*-\([0-9]\{8\}-[0-9]\{6\}-[0-9a-f]\{8\}\)$/\1/')
+        stamp=${id%-*}
+        # as numbers, for POSIX test compares no text
+        [ "${stamp%-*}${stamp#*-}" -lt "${keep_after%-*}${keep_after#*-}" ] 2>/dev/null || continue
+        if [ -e "${run%/*}/$id/keep" ] || grep -q -F -e "$id" "$run/queue"; then continue; fi
+        mv "$old" "$root/snapshots/.gone-$id" 2>/dev/null
+    done
+    # nobody waits for the removal itself
+    (trap - EXIT && rm -rf "$root"/snapshots/.gone-*) </dev/null >/dev/null 2>&1 &
 }

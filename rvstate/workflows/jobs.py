@@ -85,9 +85,7 @@ def _fact(files: dict[str, str]) -> Facts:
     except ValueError:
         # a scratch file system may lose or cut single files; the run is still listed
         receipt = {}
-    return Facts(
-        files.get("job") or None, int(status) if status.isdigit() else None, receipt
-    )
+    return Facts(files.get("job") or None, int(status) if status.isdigit() else None, receipt)
 
 
 def _queue(answer: Answer) -> dict[str, JobRow]:
@@ -155,9 +153,7 @@ def _from_slurm(
     base = _base(run_id, fact)
     if row is not None:
         reason = squeue.reason_in_words(row.reason) if row.state is JobState.PENDING else ""
-        return replace(
-            base, state=row.state, reason=reason, elapsed=row.time_used, nodes=row.nodes
-        )
+        return replace(base, state=row.state, reason=reason, elapsed=row.time_used, nodes=row.nodes)
     if past is not None and past.state in FINISHED:
         return replace(base, state=past.state, elapsed=past.elapsed, nodes=past.nodes)
     if fact.exit_status is not None:

@@ -1,0 +1,155 @@
+import shutil
+from pathlib import Path
+
+import pytest
+
+from rvstate.script import Script
+from tests import runkit
+from tests.runkit import Ran, run
+
+UV = """#!/bin/sh
+# uv, as far as build_environment.sh can tell
+echo "$@" >>"${0%/*}/calls"
+[ "$1" = nice ] && shift
+case "$1 $2" in
+    "venv "*)
+        for last; do :; done
+        mkdir -p "$last/bin" &&
+            printf '#!/bin/sh\\n[ "$1" != --version ] || echo Python 3.99\\n' \\
+                >"$last/bin/python" &&
+            chmod 755 "$last/bin/python" ;;
+    "pip install")
+        [ ! -e "${0%/*}/refuse" ] || { echo "no such package: torch9" >&2; exit 1; }
+        for word; do case $word in *.txt) cat "$word" >>"${0%/*}/installed" ;; esac; done ;;
+    "pip check") [ ! -e "${0%/*}/contradict" ] || { echo "a needs b" >&2; exit 1; } ;;
+esac
+"""
+
+
+class Place:
+    """A workspace with requirements, and a uv that remembers."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        runkit.write(root, {"tools/uv": UV}, executable=True)
+        runkit.write(root, {"work/code/require ments.txt": "torch\n", "work/manifest": "state\n"})
+
+    @property
+    def link(self) -> Path:
+        return self.root / "envs/app/main"
+
+    def generation(self, digest: str) -> Path:
+        return self.root / "envs/app/.generations/main" / digest
+
+    def script(self, digest: str = "d1", state: str = "state") -> Script:
+        generation = self.generation(digest)
+        return Script(
+            "build_environment",
+            (
+                str(generation.parent / "lock"),
+                "5",
+                str(self.link),
+                str(generation),
+                digest,
+                str(self.root / "tools/uv"),
+                str(self.root / "cache"),
+                "",
+                "python3",
+                str(self.root / "work/code"),
+                state,
+                "require ments.txt",
+            ),
+        )
+
+    def build(self, digest: str = "d1", state: str = "state", dies_at: int | None = None) -> Ran:
+        return run(self.script(digest, state), dies_at=dies_at)
+
+    def calls(self) -> list[str]:
+        path = self.root / "tools/calls"
+        return path.read_text().splitlines() if path.exists() else []
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    return Place(tmp_path)
+
+
+def test_an_environment_is_built_checked_stamped_and_linked(place: Place) -> None:
+    """In that order; the requirements are the ones of the code."""
+    assert place.build().lines == [f"built {place.generation('d1')}"]
+    assert place.link.resolve() == place.generation("d1")
+    stamp = (place.generation("d1") / ".rvstate-environment").read_text()
+    assert stamp.splitlines() == ["d1", "Python 3.99"]
+    assert (place.root / "tools/installed").read_text() == "torch\n"
+
+
+def test_again_is_a_no_op(place: Place) -> None:
+    """A stamped generation is not touched."""
+    place.build()
+    calls = place.calls()
+    assert place.build().status == 0
+    assert place.calls() == calls
+
+
+def test_a_new_generation_leaves_the_old_one_to_its_jobs(place: Place) -> None:
+    """The link moves; what a queued job was submitted with stays."""
+    place.build()
+    place.build("d2")
+    assert place.link.resolve() == place.generation("d2")
+    assert (place.generation("d1") / "bin/python").exists()
+
+
+def test_a_missing_link_is_made_again(place: Place) -> None:
+    """The documented `rm -rf .../envs/PROJECT/BRANCH` is mended."""
+    place.build()
+    place.link.unlink()
+    place.build()
+    assert place.link.resolve() == place.generation("d1")
+
+
+@pytest.mark.parametrize(
+    ("why", "says"), [("refuse", "no such package: torch9"), ("contradict", "a needs b")]
+)
+def test_a_failed_build_says_why_and_is_no_environment(place: Place, why: str, says: str) -> None:
+    """uv's own words come back, no stamp is left, and the next build mends it."""
+    (place.root / "tools" / why).touch()
+    ran = place.build()
+    assert (ran.status, says in ran.errors) == (1, True)
+    assert not place.link.exists()
+    assert not (place.generation("d1") / ".rvstate-environment").exists()
+    (place.root / "tools" / why).unlink()
+    assert place.build().status == 0
+    assert place.link.resolve() == place.generation("d1")
+
+
+def test_requirements_of_somebody_elses_code_are_not_installed(place: Place) -> None:
+    """The code changed meanwhile: nothing is built under this run's digest."""
+    assert place.build(state="another").lines == ["stale"]
+    assert place.calls() == []
+    assert not place.link.exists()
+
+
+def test_a_foreign_directory_in_the_links_place_is_left_alone(place: Place) -> None:
+    """An environment that somebody made by hand is not removed."""
+    runkit.write(place.link, {"bin/python": "mine"})
+    ran = place.build()
+    assert (ran.status, "not a link of ours" in ran.errors) == (1, True)
+    assert (place.link / "bin/python").read_text() == "mine"
+
+
+def test_killed_at_any_command_the_next_build_mends_it(tmp_path: Path) -> None:
+    """kill -9 before each command: a link never leads to a half-built environment."""
+    number = 0
+    while True:
+        number += 1
+        place = Place(tmp_path / str(number))
+        ran = place.build(dies_at=number)
+        if place.link.exists():
+            assert (place.link / ".rvstate-environment").read_text().startswith("d1\n"), number
+        if ran.status == 0:
+            break
+        runkit.age_locks(place.root)
+        assert place.build().lines[-1].startswith("built"), number
+        assert place.link.resolve() == place.generation("d1"), number
+        shutil.rmtree(place.root)
+    assert number > 25

@@ -1,0 +1,255 @@
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from rvstate import assets
+from rvstate.shell import quote
+
+STEPS = """#!/bin/bash
+. {lib}/job.sh || exit 1
+rv_begin {rv} {run} rv-train
+{more}
+rv_run {command}
+"""
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    """Directories as converge makes them, with our scripts."""
+    for name in ("lib", "rv/logs", "run", "snapshot/sub", "env/bin"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "lib/job.sh").write_text(assets.script("job"))
+    return tmp_path
+
+
+def script(place: Path, command: str, *more: str) -> Path:
+    path = place / "job.sh"
+    path.write_text(
+        STEPS.format(
+            lib=place / "lib",
+            rv=place / "rv",
+            run=place / "run",
+            more="\n".join(more),
+            command=command,
+        )
+    )
+    return path
+
+
+def job(place: Path, command: str, *more: str, **env: str) -> subprocess.CompletedProcess[str]:
+    """Run a batch script to its end, as job 41."""
+    clean = {"PATH": os.environ["PATH"], "HOME": str(place), "RV_JOB_ID": "41", **env}
+    return subprocess.run(
+        ["bash", str(script(place, command, *more))],
+        capture_output=True,
+        text=True,
+        env=clean,
+        cwd=place,
+        stdin=subprocess.DEVNULL,
+        check=False,
+    )
+
+
+def snapshot(place: Path, sub: str = "", sources: str = "") -> str:
+    return f"rv_directory {quote(str(place / 'snapshot'))} {quote(sub)} {quote(sources)}"
+
+
+@pytest.mark.parametrize("status", [0, 1, 7, 200])
+def test_the_exit_code_is_the_programs_own(place: Path, status: int) -> None:
+    """And it is kept with the run, for accounting may lag or subtract."""
+    assert job(place, f"sh -c 'exit {status}'").returncode == status
+    assert (place / "run/exit").read_text().split()[0] == str(status)
+
+
+def test_a_program_that_is_not_there_is_127(place: Path) -> None:
+    """As the shell says it."""
+    done = job(place, "no-such-program-here")
+    assert done.returncode == 127
+    assert "no-such-program-here" in done.stderr
+
+
+def test_names_and_directories_of_the_job_are_in_its_environment(place: Path) -> None:
+    """The documented variables, and the directories are there."""
+    done = job(place, "env", SLURM_CPUS_PER_TASK="8", SLURM_GPUS_ON_NODE="4")
+    found = dict(line.split("=", 1) for line in done.stdout.splitlines() if "=" in line)
+    assert found["RV_OUTPUT_DIR"] == str(place / "rv/outputs/rv-train-41")
+    assert found["RV_CHECKPOINT_DIR"] == str(place / "rv/checkpoints/rv-train")
+    assert (found["PYTHONUNBUFFERED"], found["TOKENIZERS_PARALLELISM"]) == ("1", "false")
+    assert found["OMP_NUM_THREADS"] == "2"
+    assert found["MASTER_PORT"] == found["PET_MASTER_PORT"] == "10041"
+    assert Path(found["RV_OUTPUT_DIR"]).is_dir()
+    assert Path(found["RV_CHECKPOINT_DIR"]).is_dir()
+
+
+def test_what_srun_needs_stays_and_what_would_lead_python_astray_goes(place: Path) -> None:
+    """SLURM_* is kept but for the one that would empty srun's environment."""
+    env = {"SLURM_EXPORT_ENV": "NONE", "SLURM_NTASKS": "2", "PYTHONPATH": "/x", "PYTHONHOME": "/x"}
+    found = {line.partition("=")[0] for line in job(place, "env", **env).stdout.splitlines()}
+    assert "SLURM_NTASKS" in found
+    assert not found & {"SLURM_EXPORT_ENV", "PYTHONPATH", "PYTHONHOME"}
+
+
+def test_it_runs_where_the_user_stood_and_imports_from_the_snapshot(place: Path) -> None:
+    """The subdirectory is the working directory; src and the package's metadata are found."""
+    (place / "snapshot/src").mkdir()
+    (place / "run/package/bin").mkdir(parents=True)
+    tool = place / "run/package/bin/tool"
+    tool.write_text("#!/bin/sh\necho from the tool\n")
+    tool.chmod(0o755)
+    assert job(place, "pwd", snapshot(place, "sub")).stdout.strip() == str(place / "snapshot/sub")
+    done = job(place, "sh -c 'echo $PYTHONPATH; tool'", snapshot(place, "", "src"))
+    expected = f"{place}/snapshot/src:{place}/run/package"
+    assert done.stdout.splitlines() == [expected, "from the tool"]
+
+
+def test_a_snapshot_that_is_gone_ends_the_job_before_the_program(place: Path) -> None:
+    """Never the user's program in another directory."""
+    done = job(place, "touch ran", f"rv_directory {place}/nowhere '' ''")
+    assert done.returncode == 1
+    assert "is gone; submit again" in done.stderr
+    assert not (place / "ran").exists()
+    assert (place / "run/exit").read_text().split()[0] == "1"
+
+
+def test_an_environment_that_is_gone_ends_the_job_before_the_program(place: Path) -> None:
+    """Not the site's own Python instead."""
+    done = job(place, "touch ran", f"rv_environment {place}/env")
+    assert (done.returncode, "is gone" in done.stderr) == (1, True)
+    assert not (place / "ran").exists()
+
+
+def test_modules_that_do_not_load_end_the_job(place: Path) -> None:
+    """All or none, with the place to mend it."""
+    (place / "profile").write_text('module() { echo "$@" >&2; [ "$2" != bad ]; }\n')
+    first = f". {place}/profile"
+    assert job(place, "true", first, "rv_modules good").returncode == 0
+    done = job(place, "touch ran", first, "rv_modules bad")
+    assert (done.returncode, "[modules]" in done.stderr) == (1, True)
+    assert not (place / "ran").exists()
+
+
+def test_the_users_variables_win_and_reach_only_the_program(place: Path) -> None:
+    """Over our defaults; our own tools around it do not see them."""
+    (place / "user.env").write_text("export OMP_NUM_THREADS='5'\nexport LD_PRELOAD_X='no such'\n")
+    script_line = f"rv_variables {place}/user.env"
+    (place / "snapshot/out").write_text("kept")
+    cp = place / "env/bin/cp"
+    cp.write_text(f'#!/bin/sh\nenv >{place}/seen-by-cp\nexec /bin/cp "$@"\n')
+    cp.chmod(0o755)
+    done = job(
+        place,
+        "sh -c 'echo $OMP_NUM_THREADS $LD_PRELOAD_X'",
+        f"PATH={place}/env/bin:$PATH",
+        script_line,
+        snapshot(place),
+        "rv_keep out",
+    )
+    assert done.stdout.strip() == "5 no such"
+    assert "LD_PRELOAD_X" not in (place / "seen-by-cp").read_text()
+
+
+def test_kept_paths_are_copied_however_the_program_ends(place: Path) -> None:
+    """Files and directories of odd names, apart from each other; what is missing is named."""
+    for name in ("a/out.txt", "b/out.txt", "-odd name", "dir/x/y"):
+        path = place / "snapshot" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(name)
+    keep = "rv_keep a/out.txt ./b/out.txt '-odd name' dir/x nothing"
+    done = job(place, "false", snapshot(place), keep)
+    kept = place / "rv/outputs/rv-train-41"
+    found = {str(p.relative_to(kept)): p.read_text() for p in kept.rglob("*") if p.is_file()}
+    assert found == {n: n for n in ("a/out.txt", "b/out.txt", "-odd name", "dir/x/y")}
+    assert "nothing was asked for with -o" in done.stderr
+    assert done.returncode == 1
+
+
+def running(place: Path, command: str, *more: str) -> subprocess.Popen[bytes]:
+    env = {"PATH": os.environ["PATH"], "HOME": str(place), "RV_JOB_ID": "41"}
+    process = subprocess.Popen(["bash", str(script(place, command, *more))], env=env, cwd=place)
+    end = time.monotonic() + 30
+    while not (place / "snapshot/up").exists():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    return process
+
+
+@pytest.mark.parametrize("listens", [True, False])
+def test_a_term_reaches_the_program_and_its_outputs_are_kept(place: Path, listens: bool) -> None:
+    """Cancel or walltime: the program may still save; one that does not listen loses no output."""
+    handler = "echo saved >out; exit 3" if listens else ""
+    body = f"trap '{handler}' TERM; echo half >out; touch up; while :; do sleep 0.05; done"
+    process = running(place, f"sh -c {quote(body)}", snapshot(place), "rv_keep out")
+    process.send_signal(signal.SIGTERM)
+    kept = place / "rv/outputs/rv-train-41/out"
+    end = time.monotonic() + 30
+    while not kept.exists():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    if listens:
+        assert process.wait() == 3
+        assert kept.read_text() == "saved\n"
+        assert (place / "run/exit").read_text().split()[0] == "3"
+    else:
+        assert kept.read_text() == "half\n"
+        os.system(f"pkill -KILL -P {process.pid}")
+        process.kill()
+        process.wait()
+
+
+def test_a_user_signal_is_passed_on_and_ends_nothing(place: Path) -> None:
+    """`--signal=B:USR1@120` reaches the program, which goes on."""
+    body = "trap 'touch got; exit 0' USR1; touch up; while :; do sleep 0.05; done"
+    process = running(place, f"sh -c {quote(body)}", snapshot(place))
+    process.send_signal(signal.SIGUSR1)
+    assert process.wait() == 0
+    assert (place / "snapshot/got").exists()
+
+
+def test_the_program_has_ordinary_signal_handling(place: Path) -> None:
+    """Nothing is ignored that Python would turn into KeyboardInterrupt."""
+    code = "from signal import *; print(getsignal(SIGINT), getsignal(SIGTERM) == SIG_DFL)"
+    done = job(place, f"python3 -c {quote(code)}")
+    assert "default_int_handler" in done.stdout
+    assert done.stdout.split()[-1] == "True"
+
+
+def test_a_second_job_of_one_run_does_nothing(place: Path) -> None:
+    """Should a run ever be submitted twice, one of the two goes on; a requeued job does."""
+    assert job(place, "touch first").returncode == 0
+    assert (place / "run/job").read_text() == "41\n"
+    done = job(place, "touch second", RV_JOB_ID="42")
+    assert (done.returncode, "is job 41 already" in done.stderr) == (1, True)
+    assert not (place / "second").exists()
+    assert (place / "run/exit").read_text().split()[0] == "0"
+    assert job(place, "touch again").returncode == 0
+    assert (place / "again").exists()
+
+
+def test_permission_denied_on_a_shared_snapshot_is_explained(place: Path) -> None:
+    """A job that writes to a file of its code is told how to; others are not."""
+    log = place / "rv/logs/rv-train-41.err"
+    log.write_text("PermissionError: [Errno 13] Permission denied: 'metrics.csv'\n")
+    assert "--writable" in job(place, "false", snapshot(place), "rv_read_only").stderr
+    assert "--writable" not in job(place, "true", snapshot(place), "rv_read_only").stderr
+    assert "--writable" not in job(place, "false", snapshot(place)).stderr
+    log.write_text("ValueError\n")
+    assert "--writable" not in job(place, "false", snapshot(place), "rv_read_only").stderr
+
+
+def test_extensions_are_built_in_the_snapshot_or_the_reason_is_said(place: Path) -> None:
+    """setup.py build_ext --inplace runs there before the program; a failure ends the job."""
+    (place / "snapshot/setup.py").write_text(
+        "import sys\nopen('built', 'w').write(' '.join(sys.argv[1:]))\n"
+    )
+    (place / "env/bin/python").write_text(
+        '#!/bin/sh\n[ "$1" = -c ] && exit "${NO_SETUPTOOLS:-0}"\nexec python3 "$@"\n'
+    )
+    (place / "env/bin/python").chmod(0o755)
+    steps = (f"rv_environment {place}/env", snapshot(place), "rv_extensions")
+    assert job(place, "cat built", *steps).stdout == "--quiet build_ext --inplace"
+    done = job(place, "touch ran", *steps, NO_SETUPTOOLS="1")
+    assert (done.returncode, "needs setuptools" in done.stderr) == (1, True)

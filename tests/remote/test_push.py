@@ -1,0 +1,167 @@
+import os
+from pathlib import Path
+
+import pytest
+
+from rvstate import git
+from rvstate.model.project import Project, Tree
+from rvstate.script import Script
+from tests import runkit
+from tests.runkit import ODD_NAMES, contents, push, run, write
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """A project with every odd thing that a tree may hold."""
+    root = tmp_path / "source"
+    write(root, {name: f"in {name}" for name in ODD_NAMES})
+    write(root, {"pkg/deep/mod.py": "x = 1\n", "gone/only.txt": "soon", "empty": ""})
+    write(root, {"tool": "#!/bin/sh\n"}, executable=True)
+    os.symlink("pkg/deep", root / "link")
+    os.symlink("no\udcffwhere", root / "dangling")
+    return root
+
+
+def tree(root: Path) -> Tree:
+    return git.tree(Project(str(root), "p", "one"))
+
+
+def test_a_whole_tree_arrives_as_it_is(source: Path, tmp_path: Path) -> None:
+    """Names, bytes, links and executable bits; dates and owners are the cluster's own."""
+    place = tmp_path / "place"
+    ran = run(push(place, source, tree(source), None))
+    assert ran.lines == ["pushed"]
+    assert contents(place / "code") == contents(source)
+    assert (place / "manifest").read_text().strip() == tree(source).state
+    assert (place / "manifest").stat().st_mode & 0o777 == 0o600
+
+
+def test_again_is_a_no_op(source: Path, tmp_path: Path) -> None:
+    """The same push twice ends in the same tree, nothing set aside."""
+    place = tmp_path / "place"
+    run(push(place, source, tree(source), None))
+    ran = run(push(place, source, tree(source), None))
+    assert ran.lines == ["pushed"]
+    assert contents(place / "code") == contents(source)
+    assert not list(place.glob("aside*"))
+
+
+def change(source: Path) -> None:
+    write(source, {"pkg/deep/mod.py": "x = 2\n", "with space": None, "gone/only.txt": None})
+    write(source, {"new/-x/file": "new", "line\nbreak": "other"})
+    (source / "empty").chmod(0o755)
+    (source / "link").unlink()
+    write(source, {"link/now": "a directory"})
+    (source / "dangling").unlink()
+    os.symlink("elsewhere", source / "dangling")
+
+
+def test_a_difference_changes_what_differs(source: Path, tmp_path: Path) -> None:
+    """Changed, new and deleted files; a link that became a directory; a mode; empty folders go."""
+    place = tmp_path / "place"
+    before = tree(source)
+    run(push(place, source, before, None))
+    kept = (place / "code/tool").stat().st_ino
+    change(source)
+    script = push(place, source, tree(source), before)
+    assert run(script).lines == ["pushed"]
+    assert contents(place / "code") == contents(source)
+    assert not (place / "code/gone").exists()
+    assert (place / "code/tool").stat().st_ino == kept
+
+
+def test_a_difference_to_something_else_is_not_applied(source: Path, tmp_path: Path) -> None:
+    """Where somebody else pushed meanwhile, nothing is touched and that is said."""
+    place = tmp_path / "place"
+    before = tree(source)
+    run(push(place, source, before, None))
+    (place / "manifest").write_text("another\n")
+    change(source)
+    ran = run(push(place, source, tree(source), before))
+    assert ran.lines == ["stale"]
+    assert (place / "code/with space").exists()
+
+
+def test_files_that_were_not_sent_are_kept(source: Path, tmp_path: Path) -> None:
+    """A whole push sets aside what somebody made over there; a difference leaves it alone."""
+    place = tmp_path / "place"
+    before = tree(source)
+    run(push(place, source, before, None))
+    write(place / "code", {"mine/notes.txt": "mine", "gone/also mine": "mine"})
+    write(source, {"gone/only.txt": None})
+    after = tree(source)
+    run(push(place, source, after, before))
+    assert (place / "code/gone/also mine").read_text() == "mine"
+    ran = run(push(place, source, after, None))
+    (said, last) = ran.lines
+    aside = Path(said.removeprefix("aside "))
+    assert last == "pushed"
+    assert contents(aside) == {
+        "mine/notes.txt": ("f", b"mine"),
+        "gone/also mine": ("f", b"mine"),
+    }
+    assert contents(place / "code") == contents(source)
+
+
+def test_another_projects_workspace_is_refused(source: Path, tmp_path: Path) -> None:
+    """Two projects of one name never mix."""
+    place = tmp_path / "place"
+    run(push(place, source, tree(source), None))
+    ran = run(push(place, source, tree(source), None, identity="two"))
+    assert ran.status == 1
+    assert "another project" in ran.errors
+    assert (place / "identity").read_text() == "one\n"
+
+
+@pytest.mark.parametrize("left", [0, 10, 400])
+def test_a_payload_cut_short_changes_nothing(source: Path, tmp_path: Path, left: int) -> None:
+    """Whatever part of the archive arrived, the tree over there is as before."""
+    place = tmp_path / "place"
+    before = tree(source)
+    run(push(place, source, before, None))
+    was = contents(place / "code")
+    change(source)
+    script = push(place, source, tree(source), before)
+    ran = run(Script(script.name, script.args, script.payload[:left]))
+    assert ran.status == 1
+    assert "nothing was changed" in ran.errors
+    assert contents(place / "code") == was
+    assert (place / "manifest").read_text().strip() == before.state
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_killed_at_any_command_the_next_push_mends_it(
+    source: Path, tmp_path: Path, whole: bool
+) -> None:
+    """kill -9 before each command: a manifest is never there for a tree that is not; nothing of
+    anybody's is lost."""
+    before = tree(source)
+    template = tmp_path / "template"
+    run(push(template, source, before, None))
+    write(template / "code", {"mine": "mine"})
+    change(source)
+    after = tree(source)
+    number = 0
+    while True:
+        number += 1
+        place = tmp_path / f"place-{number}"
+        runkit.shutil.copytree(template, place, symlinks=True)
+        ran = run(push(place, source, after, None if whole else before), dies_at=number)
+        found = (place / "manifest").read_text().strip() if (place / "manifest").exists() else ""
+        if found == after.state:
+            sent = {k: v for k, v in contents(place / "code").items() if k != "mine"}
+            assert sent == contents(source), number
+        if ran.status == 0:
+            break
+        assert ran.status == runkit.KILLED
+        runkit.age_locks(place)
+        # what the laptop does next: a difference where the manifest is what it knows, else all
+        known = before if found == before.state else None
+        again = run(push(place, source, after, known))
+        assert again.lines[-1] == "pushed", (number, again)
+        sent = {k: v for k, v in contents(place / "code").items() if k != "mine"}
+        assert sent == contents(source), number
+        mine = [p for p in place.rglob("mine") if p.is_file()]
+        assert [p.read_text() for p in mine] == ["mine"], number
+        runkit.shutil.rmtree(place)
+    assert number > 30

@@ -1,0 +1,300 @@
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from rvstate import archive, git
+from rvstate.model.project import Project, Tree
+from rvstate.script import Script
+from rvstate.shell import join, printf_b
+from tests import runkit
+from tests.runkit import ODD_NAMES, Ran, contents, push, run, write
+
+RUN = "20260102-030405-0a1b2c3d"
+SBATCH = """#!/bin/sh
+# sbatch, as far as submit.sh can tell: takes a script, says a number, and is remembered
+folder=${0%/*}
+[ "$1" = --parsable ] || exit 2
+echo "a plugin says hello"
+if [ -e "$folder/refuse" ]; then echo "sbatch: error: Invalid account" >&2; exit 1; fi
+env >"$folder/env"
+number=$(($(wc -l <"$folder/queue") + 41))
+echo "$number RUNNING rvstate:$(basename "$(dirname "$2")") rv-train" >>"$folder/queue"
+echo "$number;cluster"
+"""
+
+
+@dataclass
+class Place:
+    """A workspace with pushed code, and a scheduler that remembers."""
+
+    root: Path
+    source: Path
+    tree: Tree
+    fake: Path
+    how: str = "copy"
+
+    def script(self, run_id: str = RUN, payload: bytes = b"", **other: str) -> Script:
+        given = {"state": self.tree.state, "keep_after": "20250101-000000", "queue": "", **other}
+        return Script(
+            "submit",
+            (
+                str(self.root / "lock"),
+                "5",
+                str(self.root),
+                given["state"],
+                str(self.root / f"snapshots/rv-train-{run_id}"),
+                self.how,
+                given["keep_after"],
+                str(self.root.parent / "runs" / run_id),
+                printf_b(b"#!/bin/bash\necho 'job \xff'\n"),
+                printf_b(b'{"run_id": "x"}'),
+                given["queue"] or join(("cat", str(self.fake / "queue"))),
+                ":",
+                str(self.fake / "sbatch"),
+                "--parsable",
+            ),
+            payload,
+        )
+
+    def submit(self, run_id: str = RUN, **other: str) -> Ran:
+        return run(self.script(run_id, **other))
+
+    def snapshot(self, run_id: str = RUN) -> Path:
+        return self.root / f"snapshots/rv-train-{run_id}"
+
+    def queue(self) -> list[str]:
+        return (self.fake / "queue").read_text().splitlines()
+
+    def change(self, files: dict[str, str | None]) -> None:
+        """Edit the project and push the difference."""
+        write(self.source, files)
+        after = git.tree(Project(str(self.source), "p", "one"))
+        ran = run(push(self.root, self.source, after, self.tree))
+        assert ran.lines == ["pushed"], ran
+        self.tree = after
+
+
+@pytest.fixture(params=["copy", "link"])
+def place(tmp_path: Path, request: pytest.FixtureRequest) -> Place:
+    """One for each way of taking a snapshot."""
+    source, root, fake = tmp_path / "source", tmp_path / "place", tmp_path / "fake"
+    write(source, {name: f"in {name}" for name in ODD_NAMES})
+    write(source, {"pkg/mod.py": "x = 1\n"})
+    write(source, {"tool": "#!/bin/sh\n"}, executable=True)
+    os.symlink("pkg", source / "link")
+    write(fake, {"sbatch": SBATCH}, executable=True)
+    write(fake, {"queue": ""})
+    tree = git.tree(Project(str(source), "p", "one"))
+    assert run(push(root, source, tree, None)).lines == ["pushed"]
+    return Place(root, source, tree, fake, request.param)
+
+
+def test_a_run_is_submitted_with_all_that_belongs_to_it(place: Place) -> None:
+    """The snapshot is the tree; script and receipt lie with the run, private; the id is told."""
+    ran = place.submit()
+    assert ran.lines == ["submitted 41"]
+    assert contents(place.snapshot()) == contents(place.source)
+    folder = place.root.parent / "runs" / RUN
+    assert (folder / "job.sh").read_bytes() == b"#!/bin/bash\necho 'job \xff'\n"
+    assert (folder / "job").read_text() == "41\n"
+    modes = {name: (folder / name).stat().st_mode & 0o777 for name in ("job.sh", "receipt.json")}
+    assert modes == {"job.sh": 0o700, "receipt.json": 0o600}
+
+
+def test_asking_again_finds_the_job(place: Place) -> None:
+    """The same run is submitted once, however often it is asked for."""
+    place.submit()
+    assert place.submit().lines == ["found 41"]
+    assert len(place.queue()) == 1
+
+
+def test_another_run_is_another_job(place: Place) -> None:
+    """A deliberate second run is a second job, and the shared checkpoints are pointed out."""
+    place.submit()
+    ran = place.submit("20260102-030406-11111111")
+    assert ran.lines == ["twin 41", "submitted 42"]
+
+
+def test_a_refusal_is_told_and_can_be_mended(place: Place) -> None:
+    """The scheduler's own words come back; afterwards the same run can be submitted."""
+    (place.fake / "refuse").touch()
+    ran = place.submit()
+    assert ran.status == 1
+    assert "Invalid account" in ran.errors
+    (place.fake / "refuse").unlink()
+    assert place.submit().lines == ["submitted 41"]
+
+
+def test_nothing_of_the_submitting_shell_decides(place: Place) -> None:
+    """SBATCH_* and SLURM_* variables, which sbatch reads as options, are taken away."""
+    env = {"SBATCH_PARTITION": "wrong", "SLURM_MEM_PER_CPU": "1", "SLURM_CONF": "/etc/x"}
+    run(place.script(), env=env)
+    seen = (place.fake / "env").read_text()
+    assert "SBATCH_PARTITION" not in seen
+    assert "SLURM_MEM" not in seen
+    assert "SLURM_CONF=/etc/x" in seen
+
+
+def test_code_that_somebody_else_brought_is_not_run(place: Place) -> None:
+    """Another manifest than the one that was prepared for means: nothing is submitted."""
+    assert place.submit(state="0" * 64).lines == ["stale"]
+    assert place.queue() == []
+
+
+@pytest.mark.parametrize("damage", ["edit", "remove"])
+def test_code_that_was_changed_by_hand_is_not_run(place: Place, damage: str) -> None:
+    """A file that was sent and is no longer what was sent is noticed; all is sent again then."""
+    target = place.root / "code/pkg/mod.py"
+    if damage == "edit":
+        target.write_text("x = 666\n")
+    else:
+        target.unlink()
+    ran = place.submit()
+    assert place.queue() == []
+    assert ran.status == 1 or ran.lines == ["stale"]
+
+
+def test_a_file_that_was_not_sent_is_in_no_snapshot(place: Place) -> None:
+    """What somebody put into the workspace over there is neither run nor in the way."""
+    write(place.root / "code", {"results.txt": "mine", "line\nmine": "x"})
+    assert place.submit().lines == ["submitted 41"]
+    assert contents(place.snapshot()) == contents(place.source)
+
+
+def test_a_later_push_changes_no_snapshot(place: Place) -> None:
+    """Files changed, added and removed afterwards: the earlier job still sees its own."""
+    first = contents(place.source)
+    place.submit()
+    place.change({"pkg/mod.py": "x = 2\n", "with space": None, "new/file": "new", "*": "star"})
+    second_run = "20260102-030406-11111111"
+    assert place.submit(second_run).lines[-1] == "submitted 42"
+    assert contents(place.snapshot()) == first
+    assert contents(place.snapshot(second_run)) == contents(place.source)
+    place.change({"pkg/mod.py": "x = 3\n", "new/file": None})
+    place.change({"pkg/mod.py": "x = 4\n"})
+    third_run = "20260102-030407-22222222"
+    place.submit(third_run)
+    assert contents(place.snapshot(third_run)) == contents(place.source)
+    assert not (place.snapshot(third_run) / "new").exists()
+
+
+def test_large_snapshots_share_unchanged_files_and_nobody_may_write_them(place: Place) -> None:
+    """With `link` two snapshots hold one file once, read-only; a copy is the job's own."""
+    place.submit()
+    second = "20260102-030406-11111111"
+    place.change({"*": "star"})
+    place.submit(second)
+    one, two = place.snapshot() / "pkg/mod.py", place.snapshot(second) / "pkg/mod.py"
+    shared = one.stat().st_ino == two.stat().st_ino
+    assert shared == (place.how == "link")
+    writable = {
+        name for name in contents(place.snapshot())
+        if not (place.snapshot() / name).is_symlink()
+        and (place.snapshot() / name).stat().st_mode & 0o222
+    }  # fmt: skip
+    assert bool(writable) == (place.how == "copy")
+    # never with what is written to
+    assert one.stat().st_ino != (place.root / "code/pkg/mod.py").stat().st_ino
+
+
+def test_a_file_that_a_job_changed_by_force_is_in_no_later_snapshot(place: Place) -> None:
+    """chmod and write in one snapshot: the next one is made from the code again."""
+    place.submit()
+    victim = place.snapshot() / "pkg/mod.py"
+    victim.chmod(0o644)
+    victim.write_text("x = 666\n")
+    second = "20260102-030406-11111111"
+    place.submit(second)
+    assert (place.snapshot(second) / "pkg/mod.py").read_text() == "x = 1\n"
+
+
+def test_named_files_are_the_jobs_own(place: Place) -> None:
+    """What [snapshot] writable names can be written and is shared with nobody."""
+    payload = archive.bundle(
+        {"package/bin/tool": "#!/bin/sh\n", "package/x.dist-info/METADATA": "Name: x\n"},
+        {"writable": ("./pkg/mod.py", "./line\nbreak", "./link")},
+    )
+    assert run(place.script(payload=payload)).lines == ["submitted 41"]
+    own = place.snapshot() / "pkg/mod.py"
+    assert own.stat().st_mode & 0o200
+    assert own.stat().st_nlink == 1
+    assert contents(place.snapshot()) == contents(place.source)
+    run_dir = place.root.parent / "runs" / RUN
+    assert (run_dir / "package/bin/tool").stat().st_mode & 0o100
+    assert not (run_dir / "writable").exists()
+
+
+def test_an_attempt_that_was_never_answered_is_looked_up(place: Place) -> None:
+    """The queue knows the run by its comment: found, and not submitted again."""
+    place.submit()
+    (place.root.parent / "runs" / RUN / "job").unlink()
+    assert place.submit().lines == ["found 41"]
+    assert len(place.queue()) == 1
+    assert (place.root.parent / "runs" / RUN / "job").read_text() == "41\n"
+
+
+def test_a_queue_that_does_not_answer_is_not_an_empty_one(place: Place) -> None:
+    """Without knowing, nothing is submitted a second time."""
+    place.submit()
+    (place.root.parent / "runs" / RUN / "job").unlink()
+    ran = place.submit(queue="false")
+    assert ran.status == 1
+    assert "try again" in ran.errors
+    assert len(place.queue()) == 1
+
+
+def test_old_snapshots_go_by_their_own_dates_and_never_one_that_is_needed(place: Place) -> None:
+    """Directory times mean nothing; a queued job, or a run marked keep, keeps its snapshot."""
+    old, needed, kept, young = (f"2025120{n}-000000-0000000{n}" for n in (1, 2, 3, 9))
+    for run_id in (old, needed, kept, young):
+        write(place.root / f"snapshots/rv-train-{run_id}", {"x": "x"})
+        os.utime(place.snapshot(run_id), (1, 1))
+    write(place.root / "snapshots/not ours", {"x": "x"})
+    write(place.root.parent / f"runs/{kept}", {"keep": ""})
+    with (place.fake / "queue").open("a") as queue:
+        queue.write(f"7 PENDING rvstate:{needed} rv-train\n")
+    place.submit(keep_after="20251205-000000")
+    left = {p.name for p in (place.root / "snapshots").iterdir() if not p.name.startswith(".")}
+    assert left == {
+        *(f"rv-train-{run_id}" for run_id in (needed, kept, young, RUN)),
+        "not ours",
+    }
+
+
+def test_killed_at_any_command_there_is_one_job_in_the_end(place: Place, tmp_path: Path) -> None:
+    """kill -9 before each command, then the same run again: one job, on exactly the sent code."""
+    number = 0
+    original = place.root
+    while True:
+        number += 1
+        place.root = tmp_path / f"try-{number}" / "place"
+        runkit.shutil.copytree(original, place.root, symlinks=True)
+        os.utime(place.root / "manifest")
+        (place.fake / "queue").write_text("")
+        ran = run(place.script(), dies_at=number)
+        if ran.status == 0:
+            break
+        runkit.age_locks(place.root)
+        again = place.submit()
+        assert again.lines[-1] in ("submitted 41", "found 41"), (number, again)
+        assert len(place.queue()) == 1, number
+        assert contents(place.snapshot()) == contents(place.source), number
+        assert (place.root.parent / "runs" / RUN / "job").read_text() == "41\n"
+        runkit.shutil.rmtree(place.root.parent)
+    assert number > 40
+
+
+def test_a_script_cut_short_anywhere_submits_nothing(place: Place) -> None:
+    """Whatever part of the text arrived, half an order is no order."""
+    whole = place.script().text.encode()
+    for left in [*range(len(whole) - 700, len(whole) - 2, 3), len(whole) // 2]:
+        done = runkit.subprocess.run(
+            ["sh", "-c", f'eval "$(head -c {len(whole)})"'],
+            input=whole[:left],
+            capture_output=True,
+            env={"PATH": os.environ["PATH"], "HOME": "/"},
+        )
+        assert place.queue() == [], (left, done)
+        assert not (place.root.parent / "runs").exists(), (left, done)

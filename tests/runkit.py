@@ -1,0 +1,166 @@
+"""Runs remote scripts on this machine, whole or killed half way, and makes projects to send."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from rvstate.model.project import Tree, difference
+from rvstate.script import Answer, Script, read_answer
+
+ODD_NAMES = (
+    "with space",
+    "-dash",
+    "line\nbreak",
+    "donn\udce9es",
+    "quo'te\"s",
+    "$HOME",
+    "a\\b",
+    "*",
+)
+KILLED = -9
+TIDY_ENV = {"LC_ALL": "C", "USER": "me"}
+
+
+@dataclass(frozen=True)
+class Ran:
+    """How a script ended."""
+
+    status: int
+    answer: Answer | None
+    errors: str
+
+    @property
+    def lines(self) -> list[str]:
+        """What it printed outside any section."""
+        assert self.answer is not None, self.errors
+        return [x for x in self.answer.body.decode("utf-8", "replace").splitlines() if x]
+
+
+def run(script: Script, *, env: Mapping[str, str] | None = None, dies_at: int | None = None) -> Ran:
+    """Run a script as the login node does.
+
+    Args:
+        script: What travels.
+        env: Variables on top of a clean environment.
+        dies_at: Kill the whole group with SIGKILL before the n-th command.
+    """
+    text = script.text
+    shell = ["sh"]
+    if dies_at is not None:
+        # dash has no DEBUG trap; bash has, also in functions and subshells (set -T)
+        shell = ["bash", "--posix"]
+        at = f"rv_n=$((rv_n+1)); [ $rv_n -ne {dies_at} ] || kill -9 0"
+        text = f"rv_n=0\nset -T\ntrap '{at}' DEBUG\n{text}"
+    done = subprocess.run(
+        [*shell, "-c", text.encode("utf-8", "surrogateescape")],
+        input=script.data,
+        capture_output=True,
+        start_new_session=True,
+        env={"PATH": os.environ["PATH"], "HOME": os.environ["HOME"], **TIDY_ENV, **(env or {})},
+    )
+    errors = done.stderr.decode("utf-8", "replace")
+    answer = None if done.returncode < 0 else read_answer(script.nonce, done.stdout, errors)
+    return Ran(done.returncode, answer, errors)
+
+
+def age_locks(folder: Path) -> None:
+    """Make a lock whose owner died before it said who it is look as old as one would be."""
+    for lock in folder.rglob("lock"):
+        if lock.is_dir() and not (lock / "owner").exists():
+            os.utime(lock, (1, 1))
+
+
+def contents(folder: Path) -> dict[str, tuple[str, bytes]]:
+    """Every file and link below a folder: kind and bytes."""
+    found = {}
+    for directory, names, files in os.walk(folder):
+        for name in (*files, *(n for n in names if os.path.islink(os.path.join(directory, n)))):
+            path = os.path.join(directory, name)
+            key = os.path.relpath(path, folder)
+            if os.path.islink(path):
+                found[key] = ("l", os.fsencode(os.readlink(path)))
+            else:
+                kind = "x" if os.stat(path).st_mode & 0o100 else "f"
+                with open(path, "rb") as file:
+                    found[key] = (kind, file.read())
+    return found
+
+
+def write(root: Path, files: Mapping[str, str | None], *, executable: bool = False) -> None:
+    """Write files below a root; None removes one."""
+    for name, text in files.items():
+        path = os.path.join(root, name)
+        if text is None:
+            os.unlink(path)
+            continue
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with open(path, "w", errors="surrogateescape") as file:
+            file.write(text)
+        if executable:
+            os.chmod(path, 0o755)
+
+
+def git(root: Path, *words: str) -> str:
+    """Run git there, as nobody in particular."""
+    env = {
+        **os.environ,
+        "GIT_CONFIG_GLOBAL": "/dev/null",
+        "GIT_CONFIG_NOSYSTEM": "1",
+        "GIT_AUTHOR_DATE": "2026-01-02T03:04:05Z",
+        "GIT_COMMITTER_DATE": "2026-01-02T03:04:05Z",
+    }
+    who = (
+        "-c",
+        "user.name=A",
+        "-c",
+        "user.email=a@example.org",
+        "-c",
+        "protocol.file.allow=always",
+    )
+    done = subprocess.run(
+        ["git", *who, *words], cwd=root, env=env, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def repository(root: Path, files: Mapping[str, str], *, branch: str = "main") -> Path:
+    """A repository with one commit."""
+    root.mkdir(parents=True, exist_ok=True)
+    git(root, "init", "--quiet", f"--initial-branch={branch}")
+    write(root, files)
+    git(root, "add", "--all")
+    git(root, "commit", "--quiet", "--allow-empty", "-m", "first")
+    return root
+
+
+def push(
+    place: Path, source: Path, new: Tree, old: Tree | None, *, identity: str = "one"
+) -> Script:
+    """What `rvstate run` would send to bring `place` from `old` to `new`."""
+    from rvstate import archive
+
+    change = difference(old or Tree(()), new)
+    lists: dict[str, tuple[str, ...]] = {}
+    if old is None or not change.same_paths:
+        lists["files"] = tuple(f"./{file.path}" for file in new.files)
+    if old is not None:
+        lists["changed"] = tuple(f"./{file.path}" for file in change.changed)
+        lists["deleted"] = tuple(f"./{path}" for path in change.deleted)
+        lists["emptied"] = tuple(f"./{path}" for path in change.emptied)
+    payload = archive.pack(str(source), change.changed, lists)
+    state = "-" if old is None else old.state
+    args = (str(place / "lock"), "5", str(place), state, new.state, identity)
+    return Script("push", args, payload)
+
+
+def program(name: str) -> str:
+    """Where a program that the tests need is."""
+    found = shutil.which(name)
+    assert found, f"{name} is needed by these tests"
+    return found

@@ -1,0 +1,59 @@
+import shlex
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rvstate import command
+
+
+@pytest.mark.parametrize(
+    ("typed", "runs"),
+    [
+        ("train.py --lr 1", ("python", "train.py", "--lr", "1")),
+        ("python train.py", ("python", "train.py")),
+        ("python -m pkg.train", ("python", "-m", "pkg.train")),
+        ("torchrun --nproc_per_node 2 train.py", ("torchrun", "--nproc_per_node", "2", "train.py")),
+        ("accelerate launch train.py", ("accelerate", "launch", "train.py")),
+        ("deepspeed train.py", ("deepspeed", "train.py")),
+        ("A=1 B=2 python train.py", ("env", "A=1", "B=2", "python", "train.py")),
+        ("bash run.sh", ("bash", "run.sh")),
+        ("run.sh -x", ("bash", "run.sh", "-x")),
+        ("'make data && python train.py'", ("bash", "-c", "make data && python train.py")),
+        ("'python train.py'", ("bash", "-c", "python train.py")),
+        ("hostname", ("hostname",)),
+    ],
+)
+def test_each_form_of_a_command_means_what_it_says(typed: str, runs: tuple[str, ...]) -> None:
+    """A script is run by its interpreter, one quoted string by bash, everything else as typed."""
+    assert command.resolve(tuple(shlex.split(typed))) == runs
+
+
+@pytest.mark.parametrize(
+    ("typed", "name"),
+    [
+        ("train.py --lr 1", "rv-train"),
+        ("python -u scripts/Train_SFT.py", "rv-train-sft"),
+        ("python -m pkg.train", "rv-pkg"),
+        ("torchrun --nproc_per_node 4 train.py", "rv-train"),
+        ("torchrun --nproc_per_node=4 train.py", "rv-train"),
+        ("accelerate launch train.py", "rv-train"),
+        ("A=1 python train.py", "rv-train"),
+        ("'make data && python x.py'", "rv-make"),
+        ("bash", "rv-job"),
+        ("données.py", "rv-donn-es"),
+    ],
+)
+def test_a_job_is_named_after_its_script(typed: str, name: str) -> None:
+    """The name says what runs; launchers, flags and variables are passed over."""
+    assert command.job_name(tuple(shlex.split(typed))) == name
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.text(min_size=1).filter(lambda t: "\0" not in t), min_size=1, max_size=4))
+def test_every_name_is_a_plain_word(words: list[str]) -> None:
+    """Whatever was typed, the name fits a file name, a log line and Slurm."""
+    name = command.job_name(tuple(words))
+    assert name.startswith("rv-")
+    assert len(name) <= 43
+    assert all(c.isascii() and (c.isalnum() or c == "-") for c in name)

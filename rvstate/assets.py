@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import hashlib
 from functools import cache
-from importlib import resources
+from pathlib import Path
+
+# Not importlib.resources: it reads packages in archives too, which pip never makes, and takes
+# longer to load than a look may take.
+_HERE = Path(__file__).parent
 
 
 @cache
 def script(name: str) -> str:
     """The text of `remote/{name}.sh`."""
-    return resources.files("rvstate").joinpath("remote", f"{name}.sh").read_text("utf-8")
+    return (_HERE / "remote" / f"{name}.sh").read_text("utf-8")
 
 
 @cache
@@ -32,13 +36,10 @@ def job_scripts_digest() -> str:
 @cache
 def site(name: str) -> str | None:
     """The text of `sites/{name}.toml`, or None where there is no such profile."""
-    path = resources.files("rvstate").joinpath("sites", f"{name}.toml")
+    path = _HERE / "sites" / f"{name}.toml"
     return path.read_text("utf-8") if path.is_file() else None
 
 
 def site_names() -> tuple[str, ...]:
     """The names of the profiles that ship with rvstate."""
-    folder = resources.files("rvstate").joinpath("sites")
-    return tuple(
-        sorted(p.name.removesuffix(".toml") for p in folder.iterdir() if p.name.endswith(".toml"))
-    )
+    return tuple(sorted(path.stem for path in (_HERE / "sites").glob("*.toml")))

@@ -56,7 +56,6 @@ DOORS = {
     "tomlkit": {"config"},
     "click": {"cli", "views"},
     "subprocess": {"transport", "git", "process"},
-    "importlib.resources": {"assets"},
     "testinfra": set(),
     "pytest": set(),
 }

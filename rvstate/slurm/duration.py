@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import re
-from fractions import Fraction
 
 from rvstate.errors import ConfigError, ParseError
 
@@ -95,6 +94,8 @@ def render(seconds: int) -> str:
 
 def _from_units(plain: str) -> int | None:
     if match := _FRACTION.fullmatch(plain):
+        from fractions import Fraction  # slow to load, and seldom needed
+
         return math.ceil(Fraction(match[1]) * _UNIT[match[2]])
     match = _WITH_UNITS.fullmatch(plain)
     if not plain or match is None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import re
-from fractions import Fraction
 
 from rvstate.errors import ConfigError
 
@@ -40,6 +39,8 @@ def parse(text: str) -> int:
     match = _SIZE.fullmatch(plain)
     if match is None:
         raise ConfigError(f"{text!r} is not a size of memory.", _REMEDY)
+    from fractions import Fraction  # slow to load, and seldom needed
+
     mib = math.ceil(Fraction(match[1]) * _KIB_PER[match[2].upper()] / 1024)
     if mib == 0:
         raise ConfigError(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
-
 import click
 
 from rvstate.diff import human_bytes
@@ -44,6 +42,8 @@ def show_plan(plan: Plan, *, with_diff: bool = False, label: str = "") -> None:
 
 
 def _show_diff(change: Change) -> None:
+    import difflib  # only here
+
     before, after = change.before.splitlines(), change.after.splitlines()
     for line in list(difflib.unified_diff(before, after, lineterm="", n=2))[2:]:
         colour = {"+": "green", "-": "red"}.get(line[:1])

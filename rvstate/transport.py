@@ -74,6 +74,9 @@ class Running(Protocol):
     def result(self, timeout: float | None = None) -> Completed:
         """Wait for its end; `timeout` in seconds."""
 
+    def cancel(self) -> None:
+        """End it here; whoever began it does not want its answer any more."""
+
 
 class Transport(Protocol):
     """A way to an account."""
@@ -106,9 +109,12 @@ class Finished:
 
     done: Completed
 
-    def result(self, timeout: float | None = None) -> Completed:  # noqa: ARG002 - the protocol's
+    def result(self, timeout: float | None = None) -> Completed:
         """What it came to."""
         return self.done
+
+    def cancel(self) -> None:
+        """It has ended already."""
 
 
 @dataclass(slots=True)
@@ -141,6 +147,14 @@ class _Process:
             if self.slot is not None:
                 self.slot.close()
         return Completed(self.process.returncode, output, errors)
+
+    def cancel(self) -> None:
+        """End it; the remote side, which only reads, ends by itself."""
+        self.process.kill()
+        self.process.communicate()
+        self.errors.close()
+        if self.slot is not None:
+            self.slot.close()
 
 
 def _unlinked() -> BinaryIO:
@@ -196,25 +210,28 @@ def _said(done: Completed) -> str:
 
 
 class Tap:
-    """Takes the frame of a script off its output while that output still comes.
+    """Takes the frame of a streaming script off its output while that output still comes.
+
+    Such a script says `group` as its first section, and `status` at its end, at once behind its
+    last byte: a line break in front would have to be held back until it is known whose it is.
 
     Args:
         nonce: The script's marker.
     """
 
     def __init__(self, nonce: str) -> None:
-        self._mark = f"\n@@rvstate {nonce} ".encode()
+        self._mark = f"@@rvstate {nonce} ".encode()
         self._held = b""
         self.noise = b""
         """What start-up files printed in front."""
         self.begun = False
         self.group: str | None = None
-        """The remote process group, where the script told it."""
+        """The remote process group."""
         self.status: int | None = None
-        """The script's exit status, once it ended."""
+        """The command's exit status, once it ended."""
 
     def feed(self, data: bytes) -> bytes:
-        """Add what came; give back what is the script's own output, byte for byte."""
+        """Add what came; give back what is the command's own output, byte for byte."""
         self._held += data
         out = b""
         while (at := self._held.find(self._mark)) >= 0:
@@ -241,18 +258,20 @@ class Tap:
         return out
 
     def _text(self, data: bytes) -> bytes:
-        if self.begun:
+        if self.group is not None:
             return data
-        self.noise += data
+        if not self.begun:
+            self.noise += data
         return b""
 
     def _word(self, header: bytes) -> None:
         word, _, value = header.decode("utf-8", "replace").partition(" ")
         if word == "begin":
             self.begun = True
-        elif word == "group" and value.isdigit() and int(value) > 1:
+            self.noise = self.noise.removesuffix(b"\n")
+        elif word == "group":
             self.group = value
-        elif word == "end" and value.isdigit():
+        elif word == "status" and value.isdigit():
             self.status = int(value)
 
 
@@ -370,6 +389,37 @@ def _text_file(script: Script) -> BinaryIO:
     return text
 
 
+def _take_slot(name: str, count: int, host: str) -> BinaryIO | None:
+    """One of `count` places on a connection, held until the file is closed.
+
+    Raises:
+        UnreachableError: None became free within a minute.
+    """
+    base = control_directory() / name
+    for _ in range(_SLOT_TRIES):
+        for number in range(count):
+            try:
+                file = Path(f"{base}.{number}").open("ab")  # noqa: SIM115 - held by the caller
+            except OSError:
+                return None  # a full /tmp: rather one session too many than no session
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                file.close()
+                continue
+            return file
+        time.sleep(_SLOT_PAUSE)
+    raise UnreachableError(
+        f"{count} rvstate commands already use the connection to {host}.",
+        "End one of them (for example a `logs -f`), then try again.",
+    )
+
+
+def spawn_ssh(argv: list[str], slot: str) -> Running:
+    """Run an ssh command line that `Ssh.command_line` made, on a place of the connection `slot`."""
+    return _spawn(argv, b"", slot=_take_slot(slot, _SESSIONS, argv[-2]))
+
+
 @dataclass(slots=True)
 class Ssh:
     """A login node behind OpenSSH.
@@ -430,7 +480,8 @@ class Ssh:
     def begin(self, script: Script) -> Running:
         """Start a script over the shared connection."""
         if script.public:
-            return self._start(encoded_command(script.text), b"")
+            self.commands += 1
+            return _spawn(list(self.command_line(script)), b"", slot=self._slot(_SESSIONS))
         text = script.text.encode("utf-8", "surrogateescape")
         return self._start(remote_command(len(text)), text + script.data)
 
@@ -464,8 +515,8 @@ class Ssh:
         Standard error is ours, inherited.  Noise of start-up files is left out.
 
         Args:
-            script: Prints a section `group PGID` first, so that Ctrl-C can end it over there:
-                without a terminal sshd sends no signal when the connection goes.
+            script: Says `group PGID` first, so that Ctrl-C can end it over there (without a
+                terminal sshd sends no signal when the connection goes), and `status N` last.
             source: The descriptor that becomes its standard input, behind the script's own text;
                 None for an empty one.
             sink: Called with each piece of its standard output, as it comes.
@@ -513,7 +564,7 @@ class Ssh:
             return subprocess.run(argv, check=False).returncode
 
     def _end(self, group: str | None) -> None:
-        if group is None:
+        if group is None or not group.isdigit() or int(group) < 2:
             return
         # the user is leaving: a connection that is gone as well needs no second message
         with contextlib.suppress(RvstateError):
@@ -536,28 +587,18 @@ class Ssh:
             if slot is not None:
                 slot.close()
 
+    @property
+    def slot_name(self) -> str:
+        """What the sessions of this connection are counted under."""
+        account = ascii((self.name, self.user, self.config, self.hostname)).encode()
+        return hashlib.sha256(account).hexdigest()[:16]
+
     def _slot(self, count: int) -> BinaryIO | None:
-        account = repr((self.name, self.user, self.config, self.hostname)).encode(
-            "utf-8", "surrogateescape"
-        )
-        base = control_directory() / hashlib.sha256(account).hexdigest()[:16]
-        for _ in range(_SLOT_TRIES):
-            for number in range(count):
-                try:
-                    file = Path(f"{base}.{number}").open("ab")  # noqa: SIM115 - held by the caller
-                except OSError:
-                    return None  # a full /tmp: rather one session too many than no session
-                try:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except OSError:
-                    file.close()
-                    continue
-                return file
-            time.sleep(_SLOT_PAUSE)
-        raise UnreachableError(
-            f"{count} rvstate commands already use the connection to {self.name}.",
-            "End one of them (for example a `logs -f`), then try again.",
-        )
+        return _take_slot(self.slot_name, count, self.name)
+
+    def command_line(self, script: Script) -> tuple[str, ...]:
+        """The whole local command line that a public script is sent with."""
+        return (*self.argv("-T"), encoded_command(script.text))
 
     def _start(self, command: str, data: bytes) -> Running:
         self.commands += 1

@@ -291,9 +291,13 @@ def test_a_cut_in_the_middle_of_an_answer_is_told_and_not_repeated(
 
 def test_a_script_that_itself_ends_with_255_has_answered(fake_ssh: Callable[..., Path]) -> None:
     """ssh's own status 255 is told from a script's by the frame."""
-    fake_ssh("", 0)
-    answer = Ssh("hpc").run(Script("execute", ("string", "echo kex_exchange; exit 255")))
-    assert answer.status == 255
+    script = Script("probe", PROBE)
+    frame = f"\n@@rvstate {script.nonce} begin\nkex\n@@rvstate {script.nonce} end 255\n"
+    log = fake_ssh(
+        "kex_exchange_identification: Connection closed by remote host\n", 1, before=frame
+    )
+    assert Ssh("hpc").run(script).status == 255
+    assert _calls(log) == 1
 
 
 def test_a_missing_ssh_is_one_sentence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -389,6 +393,7 @@ def test_lasting_sessions_leave_room(monkeypatch: pytest.MonkeyPatch) -> None:
 
 # -- streams ------------------------------------------------------------------------------------
 
+BEGUN = b"\n@@rvstate ab12 begin\n\n@@rvstate ab12 group 77\n"
 PIECES = st.lists(st.integers(1, 60), max_size=8)
 
 
@@ -399,7 +404,7 @@ def test_a_stream_is_the_same_wherever_it_is_cut(
 ) -> None:
     """Noise goes, the body stays byte for byte, however the bytes arrive."""
     whole = noise + b"\n@@rvstate ab12 begin\n\n@@rvstate ab12 group 77\n" + body
-    whole += b"\n@@rvstate ab12 end %d\n" % status
+    whole += b"@@rvstate ab12 status %d\n" % status
     tap, out, start = Tap("ab12"), b"", 0
     for size in (*sizes, len(whole)):
         out += tap.feed(whole[start : start + size])
@@ -413,16 +418,18 @@ def test_a_stream_is_the_same_wherever_it_is_cut(
 def test_output_that_looks_like_a_marker_is_output() -> None:
     """Only this script's own marker counts."""
     tap = Tap("ab12")
-    out = tap.feed(b"\n@@rvstate ab12 begin\n\n@@rvstate cd34 end 0\n") + tap.rest()
-    assert out == b"\n@@rvstate cd34 end 0\n"
+    tap.feed(BEGUN)
+    out = tap.feed(b"\n@@rvstate cd34 status 0\n") + tap.rest()
+    assert out == b"\n@@rvstate cd34 status 0\n"
     assert tap.status is None
 
 
 def test_nothing_is_held_back_without_need() -> None:
     """A line is handed on when it comes, not when the next one does."""
     tap = Tap("ab12")
-    tap.feed(b"\n@@rvstate ab12 begin\n")
-    assert tap.feed(b"epoch 1 of 9") == b"epoch 1 of 9"
+    tap.feed(BEGUN)
+    for piece in (b"epoch 1 of 9", b"\n", b"loss 0.1\n", b"done\r"):
+        assert tap.feed(piece) == piece
 
 
 def _stream(*words: str, text: bytes = b"") -> tuple[int, bytes]:

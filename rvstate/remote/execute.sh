@@ -3,7 +3,7 @@
 #   main string COMMAND     a line of shell, run by bash where there is one, else by sh
 #   main words WORD...      a program with its arguments
 #   main end PGID           end what an earlier call started, as Ctrl-C would
-# Says `group PGID` first; its exit status is the command's.
+# Says `group PGID` first and `status N` at once behind the command's last byte, then exits with it.
 # shellcheck shell=sh
 # shellcheck disable=SC2154 # rv_* come from lib.sh, which travels in front
 
@@ -22,6 +22,10 @@ main() {
         words) shift && "$shell" -c '"$@"' "$shell" "$@" ;;
         *) "$shell" -c "$2" ;;
     esac
+    status=$?
+    # no line break in front: the reader would have to hold back every last one of the command's own
+    printf '@@rvstate %s status %s\n' "$rv_nonce" "$status"
+    exit "$status"
 }
 
 end_group() {

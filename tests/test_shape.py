@@ -30,7 +30,7 @@ FLOORS: tuple[frozenset[str], ...] = (
             "retention",
         }
     ),
-    frozenset({"config", "state", "git", "archive", "transport", "process", "infra"}),
+    frozenset({"config", "state", "git", "archive", "transport", "process", "ahead", "infra"}),
     frozenset({"workflows"}),
     frozenset({"views", "cli"}),
 )
@@ -43,6 +43,7 @@ ASIDE = {
     "sshconfig": {"rcblock"},
     "model": {"model"},
     "steps": {"diff"},
+    "ahead": {"transport"},
     "infra": {"infra", "config", "transport", "state"},
     "workflows": {"workflows"},
     "cli": {"cli", "views"},

@@ -143,6 +143,10 @@ def _options_end(args: list[str]) -> int:
 
 def _guarded(args: list[str], wants_json: bool) -> int:
     try:
+        if args[:1] == ["converge"]:
+            from rvstate import ahead
+
+            ahead.send(tuple(args))
         status = cli.main(args, prog_name="rvstate", standalone_mode=False)
     except RvstateError as error:
         _say(error.message, error.remedy, error.exit_code, wants_json)

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rvstate import ahead, probe
 from rvstate import desired as desired_state
-from rvstate import probe
 from rvstate.model.layout import SYMBOLIC, Account, Layout
 from rvstate.model.observed import ObservedState, Present
 from rvstate.model.resources import ConfigFile, DesiredState
 from rvstate.probe import Question
 from rvstate.script import Script
-from rvstate.transport import Running
+from rvstate.transport import Running, Ssh
 from rvstate.workflows.session import Session
 
 if TYPE_CHECKING:
@@ -77,7 +77,10 @@ def begin(
     watched = _config_file(session)
     asked = probe.questions(_wanted(session, SYMBOLIC, variables, watched, kinds))
     script = probe.script(session.scratch, session.home, asked)
-    running = session.transport.begin(script)
+    if isinstance(session.transport, Ssh):
+        script, running = ahead.begin(session.transport, script)
+    else:
+        running = session.transport.begin(script)
     return Look(session, kinds, variables, watched, asked, script, running, remove_originals)
 
 

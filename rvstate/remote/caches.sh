@@ -234,7 +234,7 @@ differing() {
     options=
     for part in $parts; do options="$options --exclude=/$part"; done
     # shellcheck disable=SC2086 # words of our own
-    listed=$(rsync -rlHtOnS "$1" $options --out-format='%i %n' -- "$2/" "$3/" 2>&1) || {
+    listed=$(rsync -rlHtDOnS "$1" $options --out-format='%i %n' -- "$2/" "$3/" 2>&1) || {
         printf '%s' "$listed"
         return 1
     }
@@ -302,6 +302,8 @@ keep_different() {
         rv_fail "$original could not be compared with $target (${said#rsync: }); it was not removed"
         return
     }
-    # empty where nothing differed
-    rmdir "$aside" "$replaced" 2>/dev/null || return 0
+    # the directories come along; what is empty afterwards tells nothing
+    find "$aside" -type d -exec chmod u+rwx {} +
+    find "$aside" -depth -type d -exec rmdir {} \; 2>/dev/null
+    rmdir "$replaced" 2>/dev/null || return 0
 }

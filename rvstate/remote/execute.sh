@@ -29,13 +29,13 @@ main() {
 }
 
 end_group() {
-    kill -INT -- "-$1" 2>/dev/null || return 0
+    kill -s INT -- "-$1" 2>/dev/null || return 0
     for pause in 0.2 0.5 1 1; do
         sleep "$pause"
-        kill -0 -- "-$1" 2>/dev/null || return 0
+        kill -s 0 -- "-$1" 2>/dev/null || return 0
     done
-    kill -TERM -- "-$1" 2>/dev/null
+    kill -s TERM -- "-$1" 2>/dev/null
     sleep 1
-    kill -KILL -- "-$1" 2>/dev/null
+    kill -s KILL -- "-$1" 2>/dev/null
     return 0
 }

@@ -154,15 +154,16 @@ rv_lock() {
     trap 'exit 129' HUP
     trap 'exit 130' INT
     trap 'exit 143' TERM
-    rv_keep_lock &
-    rv_keeper=$!
+    # comes back when the keeper has closed its output, which is when a signal can no longer get lost
+    rv_keeper=$(rv_keep_lock & echo "$!")
 }
 
 # rv_take LINK: make the link ours, or take it from a dead owner; 1 where somebody has it.
 # A dead owner's link is replaced only by whoever holds the claim on that very owner, and claims are
 # taken the same way: so of several that see a dead owner one wins, however they are interleaved.
 rv_take() {
-    if ln -s "$rv_me" "$1" 2>/dev/null; then return 0; fi
+    # into a directory ln would put the link and say it was made
+    if ! [ -d "$1" ] && ln -s "$rv_me" "$1" 2>/dev/null; then return 0; fi
     set -- "$1" "$(readlink "$1" 2>/dev/null)"
     [ -n "$2" ] && rv_abandoned "$1" "$2" || return 1
     set -- "$1" "$2" "$1.$(printf '%s' "$2" | tr -c 'A-Za-z0-9' -)"
@@ -211,11 +212,7 @@ rv_keep_lock() {
 # rv_unlock: give the lock back, if it is still ours.
 rv_unlock() {
     trap - EXIT
-    if [ -n "${rv_keeper:-}" ]; then
-        kill "$rv_keeper" 2>/dev/null
-        # or the shell would say on standard error that it was terminated
-        wait "$rv_keeper" 2>/dev/null
-    fi
+    if [ -n "${rv_keeper:-}" ]; then kill "$rv_keeper" 2>/dev/null; fi
     if [ "$(readlink "$rv_lockfile" 2>/dev/null)" = "$rv_me" ]; then rm -f "$rv_lockfile"; fi
 }
 

@@ -68,6 +68,12 @@ COMMANDS: dict[str, Entry] = {
     "run": Entry(
         "run:run", "Run a command as a job: this code, its environment, now.", "submits", "Jobs"
     ),
+    "render": Entry(
+        "run:render", "Print the batch script that `rvstate run` would submit.", "reads", "Jobs"
+    ),
+    "rerun": Entry(
+        "run:rerun", "Submit a run again: the same code, command and options.", "submits", "Jobs"
+    ),
     "ps": Entry("jobs:ps", "List your runs and their states.", "reads", "Jobs"),
     "logs": Entry("jobs:logs", "Show what a run has written.", "reads", "Jobs"),
     "stop": Entry("jobs:stop", "End runs.", "writes the account", "Jobs"),

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
+from pathlib import Path
 
 import click
 
 from rvstate.cli.common import Progress, account_options, json_option, may_ask, session
 from rvstate.errors import ConfigError
-from rvstate.slurm import states
+from rvstate.model.job import RunRecord
 from rvstate.slurm.states import FINISHED
 from rvstate.views import runs as view
 from rvstate.workflows import jobs as workflow
+from rvstate.workflows.session import Session
 
 
 @click.command()
@@ -39,12 +42,23 @@ def ps(
 @click.option("-f", "--follow", is_flag=True, help="Go on until the run has ended.")
 @click.option("--err", is_flag=True, help="Only standard error.")
 @click.option("--out", is_flag=True, help="Only standard output.")
+@click.option("--tail", type=click.IntRange(0), metavar="N", help="Begin with the last N lines.")
+@click.option(
+    "--pull",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="Bring the log files to DIR instead of showing them.",
+)
+@click.option("--raw", is_flag=True, help="Show progress bars as they were written.")
 @account_options
 def logs(
     run: str | None,
     follow: bool,
     err: bool,
     out: bool,
+    tail: int | None,
+    pull: Path | None,
+    raw: bool,
     cluster: str | None,
     site: str | None,
     host: str | None,
@@ -52,7 +66,8 @@ def logs(
     """Show what a run has written.
 
     RUN is a job id, a run id or a job's name; default: the newest run. With -f the exit code is
-    the program's own.
+    the program's own; 124 for a run that reached its time limit, 137 for one out of memory, 143
+    for a cancelled one. Progress bars are shown as the line that they end with.
     """
     account = session(cluster, site, host)
     record = workflow.find(workflow.runs(account), run)
@@ -61,25 +76,63 @@ def logs(
         raise ConfigError(
             f"Run {record.run_id} was never answered with a job id.", "See `rvstate ps`."
         )
-    if not follow:
-        offsets: dict[str, int] = {}
-        while pieces := workflow.read(account, record, streams, offsets)[0]:
-            _print(pieces)
+    if pull is not None:
+        for path in workflow.pull(account, record, pull):
+            click.echo(path)
         return 0
-    for piece in workflow.follow(account, record, streams):
-        _print([piece])
-    ended = workflow.find(workflow.runs(account), record.run_id)
-    view.show_end(ended)
-    if ended.state not in FINISHED:
-        return 1
-    return states.exit_status(ended.state, f"{ended.exit_code or 0}:0")
+    printer = Printer(raw=raw)
+    if follow:
+        return follow_to_end(account, record, streams, printer, tail)
+    offsets: dict[str, int] = {}
+    while pieces := workflow.read(account, record, streams, offsets, tail).pieces:
+        printer.show(pieces)
+    printer.end()
+    return 0
 
 
-def _print(pieces: list[workflow.Piece]) -> None:
-    for piece in pieces:
-        target = sys.stdout if piece.stream == "out" else sys.stderr
-        target.buffer.write(piece.text)
+class Printer:
+    """Shows log text: standard output and error where they belong, or all on standard error."""
+
+    def __init__(self, *, raw: bool = False, errors_only: bool = False) -> None:
+        self._raw = raw
+        self._errors_only = errors_only
+        self._folds = {"out": workflow.Fold(), "err": workflow.Fold()}
+
+    def show(self, pieces: Iterable[workflow.Piece]) -> None:
+        """Show what came."""
+        for piece in pieces:
+            text = piece.text if self._raw else self._folds[piece.stream].feed(piece.text)
+            self._write(piece.stream, text)
+
+    def end(self) -> None:
+        """Show what was held back."""
+        for stream, fold in self._folds.items():
+            self._write(stream, fold.rest())
+
+    def _write(self, stream: str, text: bytes) -> None:
+        target = sys.stdout if stream == "out" and not self._errors_only else sys.stderr
+        target.buffer.write(text)
         target.flush()
+
+
+def follow_to_end(
+    account: Session,
+    record: RunRecord,
+    streams: tuple[str, ...],
+    printer: Printer,
+    tail: int | None = None,
+) -> int:
+    """Show a run's log until it has ended, and how it did; the exit code to end with."""
+    for piece in workflow.follow(account, record, streams, _note, tail):
+        printer.show([piece])
+    printer.end()
+    ended = workflow.ending(account, record, lambda _: None)
+    view.show_end(ended)
+    return workflow.exit_status(ended)
+
+
+def _note(text: str) -> None:
+    click.echo(f"rvstate: {text}", err=True)
 
 
 @click.command()

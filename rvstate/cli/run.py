@@ -1,79 +1,199 @@
-"""`rvstate run`."""
+"""`rvstate run`, `rvstate render`, `rvstate rerun`."""
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, TypeVar
 
 import click
 
 from rvstate.cli.common import Progress, account_options, json_option, session
 from rvstate.errors import ConfigError, RefusedError
-from rvstate.request import Request
+from rvstate.model.job import RunRecord
+from rvstate.request import Request, raw_option, with_preset
+from rvstate.slurm.states import JobState
 from rvstate.views import runs as view
 from rvstate.workflows import run as workflow
+from rvstate.workflows.run import Order, Prepared, Submitted
+from rvstate.workflows.session import Session
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+_JOB_OPTIONS = (
+    click.option("-g", "--gpu", "--gpus", "gpus", type=click.IntRange(0), help="How many GPUs."),
+    click.option("-t", "--type", "--gpu-type", "gpu_type", help="GPU type, for example a6000."),
+    click.option("--mig", is_flag=True, help="One slice of a GPU, where the site has them."),
+    click.option("--time", help="Walltime: 2h, 2:59:00, 3d."),
+    click.option("--mem", help="Memory of the node, for example 32G."),
+    click.option("--cpus", type=click.IntRange(1), help="CPUs."),
+    click.option("-p", "--partition", help="Partition, over what the site's data says."),
+    click.option("-A", "--account", help="Allocation that pays."),
+    click.option("--preset", metavar="NAME", help="Options from [presets.NAME] in the settings."),
+    click.option("--name", help="Name of the job; default: from the command."),
+    click.option(
+        "-o", "--output", "keep", multiple=True, help="Path to keep at the end; repeatable."
+    ),
+    click.option(
+        "--sbatch", "raw", multiple=True, metavar="KEY=VALUE", help="Any other option of sbatch."
+    ),
+    click.option("--writable", is_flag=True, help="Every file of the snapshot is the job's own."),
+    click.option(
+        "--require",
+        type=click.Choice(["clean", "pushed"]),
+        help="Refuse where the code is not committed, or no remote has the commit.",
+    ),
+)
+
+
+def job_options(function: _F) -> _F:
+    """What a job asks for."""
+    for option in reversed(_JOB_OPTIONS):
+        function = option(function)
+    return function
 
 
 @click.command(context_settings={"allow_interspersed_args": False})
-@click.option("-g", "--gpu", "--gpus", "gpus", type=click.IntRange(0), help="How many GPUs.")
-@click.option("-t", "--type", "--gpu-type", "gpu_type", help="GPU type, for example a6000.")
-@click.option("--mig", is_flag=True, help="One slice of a GPU, where the site has them.")
-@click.option("--time", help="Walltime: 2h, 2:59:00, 3d.")
-@click.option("--mem", help="Memory of the node, for example 32G.")
-@click.option("--cpus", type=click.IntRange(1), help="CPUs.")
-@click.option("-p", "--partition", help="Partition, over what the site's data says.")
-@click.option("-A", "--account", help="Allocation that pays.")
-@click.option("--name", help="Name of the job; default: from the command.")
-@click.option("-o", "--output", "keep", multiple=True, help="Path to keep at the end; repeatable.")
-@click.option("--sbatch", "raw", multiple=True, metavar="KEY=VALUE", help="Any other sbatch option.")
+@job_options
+@click.option("-f", "--follow", is_flag=True, help="Show the log until the job has ended.")
 @click.option("--dry-run", is_flag=True, help="Show plan and batch script; submit nothing.")
+@click.option("--resume", is_flag=True, help="Look up the run whose answer never came.")
 @json_option
 @account_options
-@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
+@click.argument("command", nargs=-1, type=click.UNPROCESSED)
 def run(
-    gpus: int | None,
-    gpu_type: str | None,
-    mig: bool,
-    time: str | None,
-    mem: str | None,
-    cpus: int | None,
-    partition: str | None,
-    account: str | None,
-    name: str | None,
-    keep: tuple[str, ...],
-    raw: tuple[str, ...],
+    follow: bool,
     dry_run: bool,
+    resume: bool,
     as_json: bool,
     cluster: str | None,
     site: str | None,
     host: str | None,
     command: tuple[str, ...],
+    **options: Any,
 ) -> int:
     """Run a command as a job: this code, its environment, now.
 
     Options go before the command; `--` ends them. `rvstate run train.py` means python; quote a
-    shell string: `rvstate run "make data && python train.py"`.
+    shell string: `rvstate run "make data && python train.py"`. With -f the exit code is the
+    program's own; 124 at the time limit, 137 out of memory, 143 cancelled.
     """
+    if bool(command) == resume:
+        raise ConfigError(
+            "--resume takes no command: it takes up the one that was not answered."
+            if resume
+            else "There is no command to run.",
+            "rvstate run --resume" if resume else "For example: rvstate run train.py",
+        )
     here = Path.cwd()
-    account_session = session(cluster, site, host, project=_project(here))
-    wanted = Request(
-        gpus, gpu_type, mig, time, mem, cpus, partition, account, tuple(_raw(x) for x in raw)
-    )
+    account = session(cluster, site, host, project=_project(here))
     tell = Progress(quiet=as_json)
     if not as_json:
-        view.show_where(account_session.config)
-    order = workflow.Order(command, wanted, _name(name), keep, here)
-    prepared = workflow.prepare(account_session, order, tell)
-    if dry_run:
-        tell.done()
-        view.show_dry_run(prepared)
-        return 0
-    submitted = workflow.submit(account_session, prepared, tell)
+        view.show_where(account.config)
+    if resume:
+        return _finish(account, workflow.resume(account, here, tell), tell, follow, as_json)
+    prepared = workflow.prepare(account, _order(account, command, here, options), tell)
     tell.done()
-    if as_json:
-        click.echo(view.run_document(submitted))
-    else:
-        view.show_submitted(submitted)
+    _show_notices(prepared, command)
+    if dry_run:
+        view.show_dry_run(prepared, workflow.tested(account, prepared), as_json=as_json)
+        return 0
+    return _finish(account, workflow.submit(account, prepared, tell), tell, follow, as_json)
+
+
+@click.command(context_settings={"allow_interspersed_args": False})
+@job_options
+@account_options
+@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
+def render(
+    cluster: str | None,
+    site: str | None,
+    host: str | None,
+    command: tuple[str, ...],
+    **options: Any,
+) -> int:
+    """Print the batch script that `rvstate run` would submit.
+
+    Takes the same options, looks at the account, and writes nothing.
+    """
+    here = Path.cwd()
+    account = session(cluster, site, host, project=_project(here))
+    prepared = workflow.prepare(account, _order(account, command, here, options), lambda _: None)
+    click.echo(prepared.text, nl=False)
     return 0
+
+
+@click.command()
+@click.argument("run", metavar="RUN")
+@click.option("-f", "--follow", is_flag=True, help="Show the log until the job has ended.")
+@json_option
+@account_options
+def rerun(
+    run: str, follow: bool, as_json: bool, cluster: str | None, site: str | None, host: str | None
+) -> int:
+    """Submit a run again: the same code, command and options.
+
+    RUN is a job id, a run id or a name (its newest run), of a run from this machine. The code must
+    be at hand: unchanged in front of you, or as a commit. Anything else is refused.
+    """
+    account = session(cluster, site, host)
+    tell = Progress(quiet=as_json)
+    if not as_json:
+        view.show_where(account.config)
+    return _finish(account, workflow.rerun(account, run, tell), tell, follow, as_json)
+
+
+def _order(
+    account: Session, command: tuple[str, ...], here: Path, options: dict[str, Any]
+) -> Order:
+    keys = ("gpus", "gpu_type", "mig", "time", "mem", "cpus", "partition", "account")
+    raw = tuple(map(raw_option, options["raw"]))
+    wanted = Request(**{key: options[key] for key in keys}, raw=raw)
+    return Order(
+        words=command,
+        request=with_preset(wanted, options["preset"], account.config.settings),
+        name=_name(options["name"]),
+        keep=options["keep"],
+        directory=here,
+        writable=options["writable"],
+        require=options["require"] or "",
+    )
+
+
+def _show_notices(prepared: Prepared, command: tuple[str, ...]) -> None:
+    # `--` in front of the command says that what follows is meant for it
+    meant = sys.argv[-len(command) - 1] == "--"
+    for notice in prepared.notices:
+        if not (meant and "stands after the command" in notice):
+            click.echo(f"rvstate: {notice}", err=True)
+
+
+def _finish(
+    account: Session, submitted: Submitted, tell: Progress, follow: bool, as_json: bool
+) -> int:
+    tell.done()
+    for notice in submitted.notices:
+        click.echo(f"rvstate: {notice}", err=True)
+    if not as_json:
+        view.show_submitted(submitted)
+    elif not follow:
+        click.echo(view.run_document(submitted))
+    if not follow:
+        return 0
+    from rvstate.cli.jobs import Printer, follow_to_end
+
+    record = RunRecord(
+        run_id=submitted.prepared.run_id,
+        job=submitted.job,
+        name=submitted.prepared.spec.options.name,
+        state=JobState.UNKNOWN,
+        log=submitted.log,
+        error_log=submitted.error_log,
+    )
+    status = follow_to_end(account, record, ("out", "err"), Printer(errors_only=as_json))
+    if as_json:
+        click.echo(view.run_document(submitted, exit_code=status))
+    return status
 
 
 def _project(here: Path) -> Path | None:
@@ -87,14 +207,11 @@ def _project(here: Path) -> Path | None:
 
 
 def _name(name: str | None) -> str | None:
-    if name is not None and (not name.isprintable() or "/" in name or not name.strip()):
+    if name is not None and (
+        not name.isprintable() or "/" in name or not name.strip() or name.startswith((".", "-"))
+    ):
         raise ConfigError(
             f"{name!r} cannot be a job's name, for its log files are named after it.",
             "Use letters, digits, dots, dashes and underscores.",
         )
     return name
-
-
-def _raw(text: str) -> tuple[str, str | None]:
-    key, found, value = text.partition("=")
-    return key, value if found else None

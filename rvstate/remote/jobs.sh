@@ -1,8 +1,9 @@
 #!/bin/sh
 # What is known of runs: their own records, the queue, and accounting for those that left it.
 #   main SCRATCH_TEMPLATE HOME RUNS LIMIT QUEUE ACCOUNTING
-# RUNS: the directory of runs, perhaps below /{scratch}, of which the newest LIMIT count.  QUEUE and ACCOUNTING are command
-# lines (empty for a scheduler that is asked elsewhere); ACCOUNTING is given --jobs=ID,... behind.
+# RUNS: the directory of runs, perhaps below /{scratch}, of which the newest LIMIT count.  QUEUE and
+# ACCOUNTING are command lines (empty for a scheduler that is asked elsewhere); ACCOUNTING is given
+# --jobs=ID,... behind.
 # shellcheck shell=sh
 # shellcheck disable=SC2154 # rv_* come from lib.sh, which travels in front
 
@@ -17,7 +18,7 @@ main() {
     set --
     # shellcheck disable=SC2012 # run ids are ours: digits, letters, dashes
     for run in $(ls -1r "$runs" 2>/dev/null | head -n "$limit"); do
-        set -- "$@" "$run/job" "$run/exit" "$run/receipt.json"
+        set -- "$@" "$run/job" "$run/exit" "$run/intent" "$run/receipt.json"
         if [ -s "$runs/$run/job" ] && read -r id <"$runs/$run/job"; then
             ids=$ids,$id
         fi

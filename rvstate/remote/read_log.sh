@@ -1,26 +1,42 @@
 #!/bin/sh
 # New bytes of log files, and what the scheduler says of the job meanwhile.
-#   main SCRATCH_TEMPLATE HOME QUEUE RUN_DIR (PATH OFFSET)...
-# QUEUE: a command line, or empty.  OFFSET: bytes already read; at most 4 MiB come back.
+#   main SCRATCH_TEMPLATE HOME QUEUE ACCOUNTING RUN_DIR (PATH OFFSET)...
+# QUEUE and ACCOUNTING: command lines about the one job, or empty; accounting is asked where the
+# queue no longer knows it.  OFFSET: bytes already read, or +N to begin with the last N lines; at
+# most 4 MiB of a file come back, under the byte that they begin at.
 # shellcheck shell=sh
 # shellcheck disable=SC2154 # rv_* come from lib.sh, which travels in front
 
 main() {
     rv_account "$1" "$2"
     queue=$3
-    rv_real "$4"
+    accounting=$4
+    rv_real "$5"
     run=$rv_path
-    shift 4
+    shift 5
     # state first: whatever the job writes before it ends is then read below
     rv_section exit
     cat "$run/exit" 2>/dev/null
-    rv_section queue
-    if [ -n "$queue" ]; then eval "$queue" 2>/dev/null || :; fi
+    if [ -n "$queue" ]; then
+        rv_section queue
+        rows=$(eval "$queue" 2>/dev/null)
+        printf '%s\n' "$rows"
+        if [ -z "$rows" ]; then
+            rv_section accounting
+            eval "$accounting" 2>/dev/null || :
+        fi
+    fi
     number=0
     while [ $# -ge 2 ]; do
         if [ -r "$1" ]; then
-            rv_section "log $number"
-            tail -c "+$(($2 + 1))" "$1" | head -c 4194304
+            from=$2
+            case $2 in
+                +*) from=$(($(wc -c <"$1") - $(tail -n "${2#+}" "$1" | wc -c))) ;;
+            esac
+            # the file may have grown in between
+            [ "$from" -ge 0 ] || from=0
+            rv_section "log $number $from"
+            tail -c "+$((from + 1))" "$1" | head -c 4194304
         fi
         number=$((number + 1))
         shift 2

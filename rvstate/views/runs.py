@@ -23,15 +23,43 @@ def show_where(config: Config) -> None:
         )
 
 
-def show_dry_run(prepared: Prepared) -> None:
-    """The plan of a run and its batch script."""
+def show_dry_run(prepared: Prepared, tested: str, *, as_json: bool) -> None:
+    """The plan of a run and its batch script.
+
+    Args:
+        prepared: The run.
+        tested: What `sbatch --test-only` said, or empty.
+        as_json: As one JSON document.
+    """
+    if as_json:
+        plan = [f"{c.action.word} {c.kind} {c.resource.name}" for c in prepared.plan.changes]
+        fields = {
+            "mode": "dry-run",
+            "plan": plan,
+            "files_to_send": len(prepared.change.changed),
+            "bytes_to_send": sum(file.size for file in prepared.change.changed),
+            "environment_ready": prepared.environment_ready,
+            "script": prepared.text,
+            "test_only": tested,
+            "notices": list(prepared.notices),
+        }
+        click.echo(json.dumps({"schema": 1, "command": "run", **fields}))
+        return
     for change in prepared.plan.changes:
         click.echo(f" {change.action.value} {change.kind} {change.resource.name}")
-    click.echo(f"code: {len(prepared.tree.files)} files, {human_bytes(prepared.tree.size)}")
+    sent = prepared.change.changed
+    click.echo(
+        f"code: {len(prepared.tree.files)} files, {human_bytes(prepared.tree.size)}; to send: "
+        f"{len(sent)} ({human_bytes(sum(file.size for file in sent))}), "
+        f"to remove: {len(prepared.change.deleted)}"
+    )
     ready = "is built" if prepared.environment_ready else "will be built"
     if prepared.environment is not None:
         click.echo(f"environment: {prepared.generation} {ready}")
-    click.echo(f"command: {command_line(prepared)}\n")
+    click.echo(f"command: {command_line(prepared)}")
+    if tested:
+        click.echo(f"slurm: {tested}")
+    click.echo("")
     click.echo(prepared.text, nl=False)
 
 
@@ -40,6 +68,8 @@ def show_submitted(submitted: Submitted) -> None:
     prepared = submitted.prepared
     project = prepared.project
     commit = (project.commit or "no commit")[:10] + ("*" if project.dirty else "")
+    if not submitted.new:
+        click.echo("This run was submitted already; here is its job.")
     click.echo(
         f"{click.style('✓', fg='green')} job {submitted.job}  {prepared.spec.options.name}  "
         f"[{project.name} {project.branch or '-'}@{commit}]"
@@ -83,10 +113,16 @@ def show_end(record: RunRecord) -> None:
     click.echo(f"{record.name} ({record.job}): {record.state.value}{code}", err=True)
 
 
-def run_document(submitted: Submitted) -> str:
-    """The document of `rvstate run --json`."""
+def run_document(submitted: Submitted, exit_code: int | None = None) -> str:
+    """The document of `rvstate run --json`.
+
+    Args:
+        submitted: What was submitted.
+        exit_code: How a run that was followed ended; None where it was not followed.
+    """
     prepared = submitted.prepared
     project, spec = prepared.project, prepared.spec
+    followed = {} if exit_code is None else {"exit_code": exit_code}
     return json.dumps(
         {
             "schema": 1,
@@ -105,6 +141,7 @@ def run_document(submitted: Submitted) -> str:
             "error_log": submitted.error_log,
             "submitted": submitted.new,
             "remote_commands": submitted.remote_commands,
+            **followed,
         }
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -15,14 +16,17 @@ from rvstate.model.job import RunRecord
 from rvstate.model.layout import SYMBOLIC, Layout
 from rvstate.script import Answer, Script
 from rvstate.shell import join
-from rvstate.slurm import sacct, squeue
+from rvstate.slurm import sacct, squeue, states
 from rvstate.slurm.sacct import AccountingRow
 from rvstate.slurm.squeue import JobRow
 from rvstate.slurm.states import FINISHED, JobState
 from rvstate.workflows.session import Session
 
 _RECENT = 50  # runs; older ones are history, not news
-_POLL = 2.0  # seconds between two questions while following
+_POLL = 1.0  # seconds between two questions while following
+_UNKNOWN_POLLS = 30
+_SETTLE, _SETTLE_POLLS = 0.5, 20  # seconds; accounting lags by about one
+_LAST_LINES = 50
 # paths before any look: the scripts put the real roots in
 _SYMBOLIC = Layout(SYMBOLIC)
 
@@ -34,6 +38,7 @@ class Facts:
     job: str | None
     exit_status: int | None
     receipt: dict[str, Any]
+    begun: bool = False
 
 
 def runs(session: Session) -> tuple[RunRecord, ...]:
@@ -52,7 +57,8 @@ def runs(session: Session) -> tuple[RunRecord, ...]:
         if local is not None:
             found.append(_from_process(run_id, fact, local.get(job)))
         else:
-            found.append(_from_slurm(run_id, fact, queue.get(job), accounting.get(job)))
+            row = queue.get(job) or queue.get(f"rvstate:{run_id}")
+            found.append(_from_slurm(run_id, fact, row, accounting.get(job)))
     return tuple(found)
 
 
@@ -73,7 +79,7 @@ def _facts(text: str) -> dict[str, Facts]:
     for line in text.splitlines():
         path, _, value = line.partition(":")
         run_id, _, name = path.partition("/")
-        if name in ("job", "exit", "receipt.json"):
+        if name in ("job", "exit", "intent", "receipt.json"):
             raw.setdefault(run_id, {})[name] = value
     return {run_id: _fact(files) for run_id, files in raw.items()}
 
@@ -85,7 +91,8 @@ def _fact(files: dict[str, str]) -> Facts:
     except ValueError:
         # a scratch file system may lose or cut single files; the run is still listed
         receipt = {}
-    return Facts(files.get("job") or None, int(status) if status.isdigit() else None, receipt)
+    code = int(status) if status.isdigit() else None
+    return Facts(files.get("job") or None, code, receipt, "intent" in files)
 
 
 def _queue(answer: Answer) -> dict[str, JobRow]:
@@ -95,7 +102,9 @@ def _queue(answer: Answer) -> dict[str, JobRow]:
             "The Slurm controller may be down; try again in a minute.",
         )
     text = answer.first("queue").decode("utf-8", "replace")
-    return {str(row.job): row for row in squeue.parse(text)}
+    rows = squeue.parse(text)
+    # by id, and by the token in the comment for a run that never heard its id
+    return {**{row.comment: row for row in rows}, **{str(row.job): row for row in rows}}
 
 
 def _accounting(answer: Answer) -> dict[str, AccountingRow]:
@@ -153,17 +162,27 @@ def _from_slurm(
     base = _base(run_id, fact)
     if row is not None:
         reason = squeue.reason_in_words(row.reason) if row.state is JobState.PENDING else ""
-        return replace(base, state=row.state, reason=reason, elapsed=row.time_used, nodes=row.nodes)
+        known = base if base.job else _base(run_id, replace(fact, job=str(row.job)))
+        return replace(
+            known, state=row.state, reason=reason, elapsed=row.time_used, nodes=row.nodes
+        )
     if past is not None and past.state in FINISHED:
         return replace(base, state=past.state, elapsed=past.elapsed, nodes=past.nodes)
     if fact.exit_status is not None:
         ended = JobState.COMPLETED if fact.exit_status == 0 else JobState.FAILED
         return replace(base, state=ended)
+    if base.job is None:
+        reason = "submission was begun and never answered; rvstate run --resume looks it up"
+        return replace(base, reason=reason if fact.begun else "it was never submitted")
     return base
 
 
 def find(records: tuple[RunRecord, ...], wanted: str | None) -> RunRecord:
     """The one run that `wanted` names: a job id, a run id, or a name (its newest run).
+
+    Args:
+        records: Newest first.
+        wanted: None for the newest.
 
     Raises:
         ConfigError: None is named so; never a guess from part of a number.
@@ -187,50 +206,196 @@ class Piece:
     text: bytes
 
 
+class Fold:
+    r"""Progress bars as the one line that a terminal would be left with; no other line is touched.
+
+    A carriage return takes the cursor back, so what stands before it was overwritten; one at a
+    line's end (CRLF) overwrites nothing.
+    """
+
+    def __init__(self) -> None:
+        self._line = b""
+
+    def feed(self, text: bytes) -> bytes:
+        """Add what came; give back what can be shown.
+
+        A line that has not ended is shown as far as it goes, unless a progress bar is drawn on it.
+        """
+        *whole, self._line = (self._line + text).split(b"\n")
+        done = b"".join(_last_drawn(line) + b"\n" for line in whole)
+        if b"\r" in self._line:
+            return done
+        open_line, self._line = self._line, b""
+        return done + open_line
+
+    def rest(self) -> bytes:
+        """What is left when nothing more comes."""
+        line, self._line = self._line, b""
+        return _last_drawn(line)
+
+
+def _last_drawn(line: bytes) -> bytes:
+    drawn = line.rstrip(b"\r")
+    return drawn.rpartition(b"\r")[2] if b"\r" in drawn else line.replace(b"\r", b"")
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """One reading of a run's logs: new text, and whether the run has ended before it."""
+
+    pieces: tuple[Piece, ...]
+    ended: bool
+    known: bool
+    """Whether anybody knows the job: the queue, accounting, or its own record."""
+
+
 def read(
-    session: Session, record: RunRecord, streams: tuple[str, ...], offsets: dict[str, int]
-) -> tuple[list[Piece], bool]:
-    """What was written behind `offsets`, which are moved on, and whether the run has ended."""
+    session: Session,
+    record: RunRecord,
+    streams: tuple[str, ...],
+    offsets: dict[str, int],
+    tail: int | None = None,
+) -> Read:
+    """What was written behind `offsets`, which are moved on.
+
+    Args:
+        session: Which account.
+        record: The run, which must have a job.
+        streams: `out`, `err`.
+        offsets: Bytes read of each stream; one that is missing begins at the start.
+        tail: Begin that many lines before the end, where there is no offset yet.
+    """
     paths = {"out": record.log, "err": record.error_log}
-    words = [word for s in streams for word in (paths[s], str(offsets.get(s, 0)))]
-    local = _is_local(session)
-    queue = "" if local else join(squeue.command(jobs=(record.job or "",), finished=True))
-    fixed = (session.scratch, session.home, queue, _SYMBOLIC.run(record.run_id))
+    first = "0" if tail is None else f"+{tail}"
+    words = [word for s in streams for word in (paths[s], str(offsets.get(s, first)))]
+    queue = past = ""
+    if not _is_local(session):
+        jobs = (record.job or "",)
+        queue = join(squeue.command(jobs=jobs, finished=True))
+        past = join(sacct.command(jobs=jobs))
+    fixed = (session.scratch, session.home, queue, past, _SYMBOLIC.run(record.run_id))
     answer = session.transport.run(Script("read_log", (*fixed, *words)))
     pieces = []
-    for number, stream in enumerate(streams):
-        text = answer.first(f"log {number}")
-        offsets[stream] = offsets.get(stream, 0) + len(text)
+    for header, text in answer.sections:
+        word, _, rest = header.partition(" ")
+        number, _, start = rest.partition(" ")
+        if word != "log":
+            continue
+        stream = streams[int(number)]
+        offsets[stream] = int(start) + len(text)
         if text:
             pieces.append(Piece(stream, text))
-    ended = bool(answer.first("exit").strip()) or _gone(session, record, answer)
-    return pieces, ended and not pieces
+    state = _state(session, record, answer)
+    recorded = bool(answer.first("exit").strip())
+    ended = recorded or state in FINISHED
+    return Read(tuple(pieces), ended, recorded or state is not JobState.UNKNOWN)
 
 
-def _gone(session: Session, record: RunRecord, answer: Answer) -> bool:
+def _state(session: Session, record: RunRecord, answer: Answer) -> JobState:
     local = _local_jobs(session)
     if local is not None:
         job = local.get(record.job or "")
-        return job is None or job.state in FINISHED
-    rows = squeue.parse(answer.first("queue").decode("utf-8", "replace"))
-    return bool(rows) and rows[0].state in FINISHED
+        return job.state if job is not None else JobState.UNKNOWN
+    rows = squeue.parse(answer.first("queue").decode("utf-8", "replace").lstrip("\n"))
+    if rows:
+        return rows[0].state
+    past = sacct.parse(answer.first("accounting").decode("utf-8", "replace"))
+    return past[0].state if past else JobState.UNKNOWN
 
 
-def follow(session: Session, record: RunRecord, streams: tuple[str, ...]) -> Iterator[Piece]:
-    """New log text as it comes, until the run has ended; a lost connection is taken up again."""
+def follow(
+    session: Session,
+    record: RunRecord,
+    streams: tuple[str, ...],
+    tell: Callable[[str], None],
+    tail: int | None = None,
+) -> Iterator[Piece]:
+    """New log text as it comes, until the run has ended; a lost connection is taken up again.
+
+    Raises:
+        UnreachableError: Nobody has known the job for a while.
+    """
     offsets: dict[str, int] = {}
+    unknown = 0
     while True:
         try:
-            pieces, ended = read(session, record, streams, offsets)
+            found = read(session, record, streams, offsets, tail)
         except UnreachableError:
             # nothing was counted as read, so no line is lost or repeated
+            tell("the connection is lost; trying again")
             time.sleep(5 * _POLL)
             continue
-        yield from pieces
-        if ended:
+        yield from found.pieces
+        if found.ended and not found.pieces:
             return
-        if not pieces:
+        unknown = 0 if found.known else unknown + 1
+        if unknown > _UNKNOWN_POLLS:
+            raise UnreachableError(
+                f"Nobody knows job {record.job} any more, so how it ended cannot be said.",
+                "Ask again later with `rvstate ps -a`; accounting may lag.",
+            )
+        if not found.pieces:
             time.sleep(_POLL)
+
+
+# Words of Slurm and the kernel in a job's error log where its state does not say it.
+_MEMORY = re.compile(
+    rb"[Ee]xceeded (?:job |step )?memory limit|oom[-_]kill|[Oo]ut[ -][Oo]f[ -][Mm]emory handler"
+    rb"|OOM Killed"
+)
+
+
+def ending(session: Session, record: RunRecord, tell: Callable[[str], None]) -> RunRecord:
+    """How a run that has ended did so, as soon as the scheduler says it.
+
+    The job's own record is there a moment before the scheduler has noticed; where it never says
+    anything (no accounting), the record is what counts.
+    """
+    tell("asking how it ended")
+    found = record
+    for _ in range(_SETTLE_POLLS):
+        found = find(runs(session), record.run_id)
+        if found.state in FINISHED:
+            break
+        time.sleep(_SETTLE)
+    if found.state not in FINISHED and found.exit_code is not None:
+        ended = JobState.COMPLETED if found.exit_code == 0 else JobState.FAILED
+        found = replace(found, state=ended)
+    if found.state is JobState.FAILED and _ran_out_of_memory(session, found):
+        found = replace(found, state=JobState.OUT_OF_MEMORY)
+    return found
+
+
+def _ran_out_of_memory(session: Session, record: RunRecord) -> bool:
+    found = read(session, record, ("err",), {}, tail=_LAST_LINES)
+    return any(_MEMORY.search(piece.text) for piece in found.pieces)
+
+
+def exit_status(record: RunRecord) -> int:
+    """The exit code of a command that waited for this run (see `slurm.states.exit_status`)."""
+    if record.state not in FINISHED:
+        return 1
+    return states.exit_status(record.state, f"{(record.exit_code or 0) & 255}:0")
+
+
+def pull(session: Session, record: RunRecord, directory: Path) -> tuple[Path, ...]:
+    """Bring a run's log files here, whole; returns where they are."""
+    directory.mkdir(parents=True, exist_ok=True)
+    places = {"out": record.log, "err": record.error_log}
+    found = []
+    for stream, path in places.items():
+        target = directory / path.rsplit("/", 1)[-1]
+        part = target.with_name(f".{target.name}.part")
+        offsets: dict[str, int] = {}
+        with part.open("wb") as file:
+            while pieces := read(session, record, (stream,), offsets).pieces:
+                file.writelines(piece.text for piece in pieces)
+        if offsets:
+            part.replace(target)
+            found.append(target)
+        else:
+            part.unlink()
+    return tuple(found)
 
 
 def stop(session: Session, records: tuple[RunRecord, ...], tell: Callable[[str], None]) -> None:

@@ -14,7 +14,14 @@ from typing import Any
 
 from rvstate import archive, batchscript, command, diff, git, probe, request
 from rvstate import desired as desired_state
-from rvstate.errors import ConfigError, RefusedError, SubmitError
+from rvstate.errors import (
+    ConfigError,
+    ProbeError,
+    RefusedError,
+    RvstateError,
+    SubmitError,
+    UnreachableError,
+)
 from rvstate.model import environment as environments
 from rvstate.model.environment import EnvironmentSpec, Package
 from rvstate.model.job import JobSpec
@@ -126,8 +133,19 @@ def _log(prepared: Prepared, job: str, suffix: str) -> str:
     return prepared.layout.logs / f"{prepared.spec.options.name}-{job}.{suffix}"
 
 
-def prepare(session: Session, order: Order, tell: Callable[[str], None]) -> Prepared:
+def prepare(
+    session: Session,
+    order: Order,
+    tell: Callable[[str], None],
+    project: Project | None = None,
+) -> Prepared:
     """Look at the account and the project, and render the batch script; writes nothing there.
+
+    Args:
+        session: Which account.
+        order: What the user asked for.
+        tell: Told what is being done, in a few words.
+        project: The project, where it is not the one at the order's directory.
 
     Raises:
         ConfigError: An option or setting is wrong.
@@ -135,7 +153,7 @@ def prepare(session: Session, order: Order, tell: Callable[[str], None]) -> Prep
     """
     asked_for = request.options(order.request, session.config.settings, session.config.site)
     tell(f"looking at {session.label}")
-    project = git.inspect(order.directory)
+    project = project or git.inspect(order.directory)
     _check_required(project, order.require)
     read = _reader(project)
     package = environments.package(read)
@@ -402,7 +420,28 @@ def submit(session: Session, prepared: Prepared, tell: Callable[[str], None]) ->
     Raises:
         ConvergeError, SubmitError: A step failed; its own words are in the message.
     """
-    session.state.keep_receipt(prepared.run_id, receipt(session, prepared, None))
+    begun = receipt(session, prepared, None)
+    session.state.keep_receipt(prepared.run_id, begun)
+    try:
+        job, new, said = _twice(session, prepared, tell)
+    except (UnreachableError, ProbeError) as error:
+        raise type(error)(
+            f"{error.message} Whether the job was submitted is not known here.",
+            "Run `rvstate run --resume`: it finds the job, or submits it, never twice.",
+        ) from error
+    except RvstateError as error:
+        # an answer, though not the one hoped for: nothing is left to be taken up again
+        session.state.keep_receipt(prepared.run_id, {**begun, "failed": error.message})
+        raise
+    if prepared.known is not prepared.tree:
+        session.state.keep_tree(_tree_key(session, prepared.workspace), prepared.tree)
+    session.state.keep_receipt(prepared.run_id, receipt(session, prepared, job))
+    return Submitted(prepared, job, new, session.transport.commands, _told(said, prepared))
+
+
+def _twice(
+    session: Session, prepared: Prepared, tell: Callable[[str], None]
+) -> tuple[str, bool, tuple[str, ...]]:
     job, new, said = _attempt(session, prepared, tell, known=prepared.known)
     if job is None:
         # somebody pushed meanwhile, or changed a file over there: send all of it, once
@@ -411,10 +450,148 @@ def submit(session: Session, prepared: Prepared, tell: Callable[[str], None]) ->
         raise SubmitError(
             "Another rvstate keeps changing this workspace.", "Wait for it, then try again."
         )
-    if prepared.known is not prepared.tree:
-        session.state.keep_tree(_tree_key(session, prepared.workspace), prepared.tree)
-    session.state.keep_receipt(prepared.run_id, receipt(session, prepared, job))
-    return Submitted(prepared, job, new, session.transport.commands, _told(said, prepared))
+    return job, new, said
+
+
+def tested(session: Session, prepared: Prepared) -> str:
+    """What `sbatch --test-only` says of the batch script; nothing where there is no sbatch.
+
+    Raises:
+        SubmitError: Slurm would not take it.
+    """
+    if session.config.site.scheduler == "process":
+        return ""
+    words = ("env", "-u", "SBATCH_PARTITION", "-u", "SBATCH_ACCOUNT", "sbatch", "--test-only")
+    text = prepared.text.encode("utf-8", "surrogateescape")
+    done = session.transport.execute(join(words), text)
+    said = " ".join(done.errors.split()).removeprefix("sbatch: ")
+    if done.status != 0:
+        raise SubmitError(
+            f"Slurm would not take this job: {said or 'it gave no reason'}",
+            "Change the options, or ask the site what your account may use.",
+        )
+    return said
+
+
+def resume(session: Session, here: Path, tell: Callable[[str], None]) -> Submitted:
+    """Take up the newest run of this account that was never answered.
+
+    The cluster is asked first; only a run that it does not know is submitted, and only with the
+    code that it was begun with.
+
+    Raises:
+        ConfigError: Every run was answered.
+        RefusedError: It was never submitted, and the code has changed since.
+    """
+    found = next(
+        (
+            receipt
+            for receipt in session.state.receipts()
+            if receipt.get("cluster") == session.label
+            and not receipt.get("job_id")
+            and not receipt.get("failed")
+        ),
+        None,
+    )
+    if found is None:
+        raise ConfigError(
+            f"Every run that was sent to {session.label} from here was answered.",
+            "`rvstate ps` lists them.",
+        )
+    root = Path(str(found.get("root") or here))
+    order = ordered(found, root, str(found["run_id"]))
+    tell("looking the run up")
+    prepared = prepare(session, order, tell)
+    job = _find(session, prepared)
+    if job is not None:
+        session.state.keep_receipt(prepared.run_id, {**found, "job_id": job})
+        return Submitted(prepared, job, False, session.transport.commands)
+    if prepared.tree.state != found.get("tree"):
+        raise RefusedError(
+            f"Run {prepared.run_id} was never submitted, and the code has changed since.",
+            "Nothing was submitted. Run the command again for a new run of the code as it is now.",
+        )
+    return submit(session, prepared, tell)
+
+
+def _find(session: Session, prepared: Prepared) -> str | None:
+    """The job that a run became, as the cluster knows it."""
+    _, queue, history = scheduler(session, prepared.layout)
+    run = prepared.spec.run_directory
+    answer = session.transport.run(
+        Script("find_job", (prepared.workspace.root / "lock", _PATIENCE, run, queue, history))
+    )
+    if answer.status != 0:
+        said = answer.errors.strip().removeprefix("rvstate: ") or "it gave no reason"
+        raise SubmitError(f"The run could not be looked up: {said}", "Try again in a minute.")
+    word, _, job = answer.body.decode("utf-8", "replace").strip().partition(" ")
+    return job if word == "found" else None
+
+
+def rerun(session: Session, wanted: str, tell: Callable[[str], None]) -> Submitted:
+    """Submit a run of this machine again, with exactly its code.
+
+    Args:
+        session: Which account.
+        wanted: A job id, a run id, or a name.
+        tell: As for `prepare`.
+
+    Raises:
+        ConfigError: No receipt here is of that run.
+        RefusedError: Its code is not at hand any more.
+    """
+    import tempfile
+
+    found = next(
+        (
+            receipt
+            for receipt in session.state.receipts()
+            if receipt.get("cluster") == session.label
+            and wanted in (receipt.get("job_id"), receipt.get("run_id"), receipt.get("name"))
+        ),
+        None,
+    )
+    if found is None:
+        raise ConfigError(
+            f"No run from this machine to {session.label} is called {wanted!r}.",
+            "`rvstate ps -a` lists the runs; one from another machine can be run again there.",
+        )
+    root = Path(str(found.get("root")))
+    order = ordered(found, root)
+    if not order.directory.is_dir():
+        raise RefusedError(
+            f"The project of that run, {root}, is not there any more.", "Check it out again."
+        )
+    prepared = prepare(session, order, tell)
+    if prepared.tree.state == found.get("tree"):
+        return submit(session, prepared, tell)
+    with tempfile.TemporaryDirectory(prefix="rvstate-") as folder:
+        # the same name, for the workspace is named after it
+        place = Path(folder) / root.name
+        place.mkdir()
+        commit = str(found.get("commit"))
+        if found.get("dirty") or not git.export(prepared.project, commit, place):
+            raise RefusedError(
+                f"The code of run {found['run_id']} is not in front of you any more, and it was "
+                "not a commit.",
+                f"As long as it is kept, it lies in {found.get('snapshot')} on the cluster.",
+            )
+        past = replace(
+            prepared.project,
+            root=str(place),
+            commit=commit,
+            branch=found.get("branch"),
+            changed=(),
+            in_git=False,
+        )
+        again = prepare(session, order, tell, past)
+        if again.tree.state != found.get("tree"):
+            raise RefusedError(
+                f"Commit {commit[:10]} alone is not the code of run {found['run_id']} "
+                "(submodules, or files that .rvignore names?).",
+                "Check that commit out as it was, and use rvstate run.",
+            )
+        return submit(session, again, tell)
 
 
 def _told(said: tuple[str, ...], prepared: Prepared) -> tuple[str, ...]:

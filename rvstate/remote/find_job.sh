@@ -1,0 +1,36 @@
+#!/bin/sh
+# Find the job that a run became, for a laptop that never heard the answer; submits nothing.
+#   main LOCK SECONDS RUN_DIR QUEUE HISTORY
+# QUEUE and HISTORY: as for submit.sh.  Says `found JOB` or `none`.  Waits for the lock: a submission
+# that is still under way has it.
+# shellcheck shell=sh
+# shellcheck disable=SC2154 # rv_* come from lib.sh, which travels in front
+
+main() {
+    run=$3
+    if ! [ -d "$run" ]; then
+        printf 'none\n'
+        return 0
+    fi
+    rv_lock "$1" "$2" || return 1
+    # shellcheck disable=SC2034 # for the command lines that are given
+    rv_user=$(id -un)
+    if [ -s "$run/job" ]; then
+        printf 'found %s\n' "$(cat "$run/job")"
+        return 0
+    fi
+    if ! [ -f "$run/intent" ]; then
+        printf 'none\n'
+        return 0
+    fi
+    listed=$(eval "$4") || rv_fail "the scheduler does not answer" || return 1
+    past=$(eval "$5" 2>/dev/null)
+    job=$(printf '%s\n%s\n' "$listed" "$past" | grep -F -e "${run##*/}" |
+        sed -n 's/^\([0-9][0-9]*\).*/\1/p' | tail -n 1)
+    if [ -z "$job" ]; then
+        printf 'none\n'
+        return 0
+    fi
+    printf '%s\n' "$job" | rv_store "$run/job" 600
+    printf 'found %s\n' "$job"
+}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
+import runpy
 import subprocess
 import sys
 import tomllib
@@ -214,6 +215,21 @@ def test_kinds_and_actions_are_explained() -> None:
         assert f"| `{action.value}` | {action.word} |" in text
     for kind in KINDS:
         assert f"`{kind}`" in page("commands/converge.md")
+
+
+def test_the_architectures_tables_are_complete() -> None:
+    """docs/architecture.md names every module of each floor that exists, and every script."""
+    text = page("architecture.md")
+    floors = runpy.run_path(str(ROOT / "tests" / "test_shape.py"))["FLOORS"]
+    for number, names in enumerate(floors, 1):
+        (row,) = re.findall(rf"^\| {number} \|.*", text, re.M)
+        for name in names:
+            if (ROOT / "rvstate" / f"{name}.py").exists():
+                assert f"`{name}`" in row, name
+            elif (ROOT / "rvstate" / name).exists():
+                assert f"`{name}/`" in row, name
+    for script in (ROOT / "rvstate" / "remote").glob("*.sh"):
+        assert f"`{script.name}`" in text, script.name
 
 
 def test_exit_codes_are_told() -> None:

@@ -660,6 +660,13 @@ class Ssh:
             if self.connected():
                 return
 
+    def _proxy(self) -> str | None:
+        found = self.described()
+        for key in ("proxyjump", "proxycommand"):
+            if found.get(key, "none") != "none":
+                return found[key]
+        return None
+
     def _open_once(self) -> Completed:
         with _unlinked() as errors:
             argv = self.argv("-N", "-f")
@@ -691,6 +698,13 @@ class Ssh:
         return {key: value for key, _, value in reversed([*pairs])}
 
     def _trouble(self, done: Completed) -> RvstateError:
+        proxy = self._proxy() if _BUSY.search(done.errors) else None
+        if proxy is not None:
+            # ssh ends the jump's own client before that could say why
+            return UnreachableError(
+                f"{self.name} cannot be reached through the jump host {proxy}.",
+                "It may be down, or busy with logins: check ProxyJump and HostName, try again.",
+            )
         found = explain(self.name, done.errors)
         if found is not None:
             return found

@@ -215,7 +215,7 @@ def fake_ssh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., P
         program.write_text(
             "#!/bin/sh\n"
             f"cd {tmp_path}\n"
-            'for last; do [ "$last" = -O ] && exit 255; done\n'
+            "for last; do case $last in -O | -G) exit 255 ;; esac; done\n"
             "echo x >>calls\n"
             f'if [ "$(wc -l <calls)" -le {times} ]; then\n'
             "  cat before; cat said >&2; exit 255\n"

@@ -33,6 +33,9 @@ _OLDEST_SSH = (7, 6)
 # Dates of files and our own records are compared across the two clocks.
 _SKEW = 30
 _NEARLY_FULL = 90
+# With less than this nothing of use can be written: a few blocks always stay.
+_FULL_KIB = 1024
+_FULL_INODES = 10
 _LEAST_HOME = 1 << 30
 _LEAST_INODES = 5000
 
@@ -193,9 +196,9 @@ def _space(name: str, path: str, facts: dict[str, str]) -> Check:
         if name == "home"
         else "Remove what is no longer needed there; jobs write to it."
     )
-    if total and free <= 0:
+    if total and free < _FULL_KIB:
         return Check(name, FAIL, f"{text}: it is full", remedy)
-    if inodes_total and inodes <= 0:
+    if inodes_total and inodes < _FULL_INODES:
         return Check(name, FAIL, f"{text}: it can hold no further file", remedy)
     if total and free * 1024 < _LEAST_HOME and free * 20 < total:
         return Check(name, WARN, f"{text}: nearly full", remedy)

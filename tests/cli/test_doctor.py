@@ -123,7 +123,7 @@ BAD: tuple[tuple[str, dict[str, str | None], str, str, str], ...] = (
     ),
     (
         "home",
-        {"place home": "writable\nbytes 99999999 99999000 999\ninodes 99999 1 99998\n"},
+        {"place home": "writable\nbytes 99999999 99900000 99999\ninodes 99999 1 99998\n"},
         WARN,
         "nearly full",
         "caches",

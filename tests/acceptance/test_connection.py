@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -447,3 +448,43 @@ def test_a_broken_ssh_configuration_is_told(laptop: Laptop, tmp_path: Path) -> N
     config.write_text("Nonsense yes\n")
     laptop.settings(ssh_config=config)
     _sentence(laptop.run("converge", "--check"), 64, "configuration")
+
+
+def test_the_wizard_asks_logs_in_and_writes_once(laptop: Laptop) -> None:
+    """In a terminal `init` asks what no option says, second factor included, and then the user."""
+    options = ["init", "--ssh-config", str(laptop.ssh_config)]
+    answers = {
+        b"Login node (ssh alias or address)": b"rv-duo\n",
+        b"user name there": b"\n",
+        b"Passcode": b"123456\n",
+        b"Allocation that pays": b"othergroup\n",
+        b"Write this to": b"y\n",
+    }
+    status, seen = _in_terminal(laptop, options, answers)
+    assert status == 0, seen
+    assert b"rv-bastion" in seen  # what ssh knows is suggested
+    assert b"rvstate converge" in seen
+    found = tomllib.loads((laptop.root / "rv" / "config.toml").read_text())
+    assert found["connection"]["host"] == "rv-duo"
+    assert found["defaults"]["account"] == "othergroup"
+    assert laptop.run("login", "--check").returncode == 0
+    before = (laptop.root / "rv" / "config.toml").read_bytes()
+    status, seen = _in_terminal(laptop, ["init"], dict.fromkeys(answers, b"\n"))
+    assert status == 0, seen
+    assert b"Write this to" not in seen
+    assert (laptop.root / "rv" / "config.toml").read_bytes() == before
+
+
+def test_the_wizard_can_be_left(laptop: Laptop) -> None:
+    """Saying no at the end, or Ctrl-C, leaves nothing behind."""
+    options = ["init", "--host", "rv-login", "--ssh-config", str(laptop.ssh_config)]
+    answers = {
+        b"user name there": b"\n",
+        b"Allocation that pays": b"\n",
+        b"Write this to": b"n\n",
+    }
+    status, seen = _in_terminal(laptop, options, answers)
+    assert status == 130, seen
+    status, seen = _in_terminal(laptop, options, {b"user name there": b"\x03"})
+    assert status == 130, seen
+    assert not (laptop.root / "rv" / "config.toml").exists()

@@ -20,6 +20,7 @@ main() {
     remove=$4
     shift 4
     (umask 077 && mkdir -p "$records") || return 1
+    forget
     number=0
     failed=0
     while [ $# -ge 4 ]; do
@@ -33,6 +34,15 @@ main() {
     return "$failed"
 }
 
+# Records whose original is gone: a run was killed before its rename, or after the last removal.
+forget() {
+    for record in "$records"/*; do
+        if [ -f "$record" ] && recall && [ -d "${original%/*}" ] && ! [ -d "$original" ]; then
+            rm -f "$record"
+        fi
+    done
+}
+
 act() {
     path=$2
     target=$3
@@ -43,7 +53,11 @@ act() {
         update) repoint "$4" ;;
         migrate) migrate ;;
         share) sharing=yes && migrate ;;
-        remove) record=$3 && remove_original ;;
+        remove)
+            record=$3
+            # a move that was finished just now may have taken its original away already
+            if [ -e "$record" ] || [ -e "$path" ]; then remove_original; fi
+            ;;
         *) rv_fail "caches: unknown action $1" ;;
     esac
 }
@@ -117,11 +131,6 @@ finish() {
     for record in "$records"/*; do
         if ! [ -f "$record" ] || ! recall || [ "$state" != moving ]; then continue; fi
         if [ "${original%.rvstate-original-*}" != "$path" ]; then continue; fi
-        if ! [ -d "$original" ]; then
-            # killed before the rename
-            rm -f "$record"
-            continue
-        fi
         copy "$original" && verify "$original" && remember aside || return 1
         if [ "$remove" = yes ]; then
             remove_original || return 1

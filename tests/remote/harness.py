@@ -45,6 +45,18 @@ rv_test_kill() {{
 trap rv_test_kill DEBUG
 """
 
+# Keeps the state of the disk before every command: what a kill -9 there would leave behind.
+_WATCH = """
+set -T
+rv_test_count=0
+rv_test_keep() {{
+    rv_test_count=$((rv_test_count + 1))
+    mkdir -p {states}/"$BASHPID-$rv_test_count" &&
+        cp -a {home} {scratch} {states}/"$BASHPID-$rv_test_count" 2>/dev/null
+}}
+trap rv_test_keep DEBUG
+"""
+
 
 @dataclass
 class Account:
@@ -139,6 +151,29 @@ class Account:
             (shims / program).chmod(0o755)
         return self.killed("", name, *args, PATH=f"{shims}:{self.path}")
 
+    def states(self, name: str, *args: object) -> tuple[int, list[Path]]:
+        """The disk before every command of a script in bash: how many, and each different one."""
+        folder = self.root / "states"
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        before = _WATCH.format(states=folder, home=self.home, scratch=self.scratch)
+        process = self.start(Script(name, tuple(map(str, args))), before)
+        process.communicate(timeout=120)
+        assert process.returncode == 0
+        found: dict[str, Path] = {}
+        for state in folder.iterdir():
+            tree = self.tree(state)
+            # dates are those of the copy
+            found.setdefault(repr(sorted((k, v[:3], v[4]) for k, v in tree.items())), state)
+        return len(list(folder.iterdir())), list(found.values())
+
+    def restore(self, state: Path) -> None:
+        """Put a state of the disk in place."""
+        for top in (self.home, self.scratch):
+            _clear(top)
+            if (state / top.name).exists():
+                (state / top.name).rename(top)
+
     def tree(self, top: Path | None = None) -> dict[str, tuple[object, ...]]:
         """Everything below a directory: kind, mode, times, contents or target, by name."""
         found: dict[str, tuple[object, ...]] = {}
@@ -157,6 +192,11 @@ class Account:
                 mode = stat.S_IMODE(status.st_mode)
                 found[key] = (kind, mode, status.st_uid, status.st_mtime_ns, content)
         return found
+
+
+def _clear(top: Path) -> None:
+    subprocess.run(["chmod", "-R", "u+rwx", top], check=False, stderr=subprocess.DEVNULL)
+    shutil.rmtree(top, ignore_errors=True)
 
 
 def said(answer: Answer) -> list[str]:

@@ -212,6 +212,8 @@ def _digests(body: bytes) -> dict[str, str]:
     found = {}
     for line in body.decode("utf-8", "surrogateescape").split("\n"):
         digest, _, name = line.partition(" ")
+        if not name:
+            continue
         if digest.startswith("\\"):
             digest, name = digest[1:], name.replace("\\\\", "\\")
         found[name[1:]] = digest

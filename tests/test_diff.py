@@ -190,7 +190,7 @@ CASES: list[tuple[str, Resource, Entry, dict[str, Any], Action, str]] = [
 def test_table(
     resource: Resource, entry: Entry, more: dict[str, Any], action: Action, reason: str
 ) -> None:
-    """Each kind × what lies there: the action and its reason; a refusal has its ways out."""
+    """Each kind and what lies there: the action and its reason; a refusal has its ways out."""
     path = str(getattr(resource, "path", ""))
     change = one(resource, seen({} if isinstance(entry, Absent) else {path: entry}, **more))
     assert change.action is action
@@ -277,7 +277,11 @@ GIB = 1 << 30
 
 
 def room(
-    free: int = 10 * GIB, inodes: int | None = 10**6, size: int = GIB, entries: int = 10, **more: Any
+    free: int = 10 * GIB,
+    inodes: int | None = 10**6,
+    size: int = GIB,
+    entries: int = 10,
+    **more: Any,
 ) -> Any:
     spaces = {UV.target.parent: Space("/scratch", free, inodes)}
     trees = {UV.path: Tree(size, entries)}
@@ -379,8 +383,10 @@ def test_a_home_without_room_is_said_before_anything_is_written() -> None:
 def test_a_full_home_names_what_would_free_it() -> None:
     """The first way out is the flag that frees space safely, with how much it frees."""
     plan = full_home(0, 0, BLOCK, originals=(ASIDE,))
-    assert plan.refusals[0].ways_out[0].startswith(
-        "rvstate converge --remove-originals, which frees 4.9 KiB"
+    assert (
+        plan.refusals[0]
+        .ways_out[0]
+        .startswith("rvstate converge --remove-originals, which frees 4.9 KiB")
     )
 
 

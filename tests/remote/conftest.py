@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
-from harness import Account  # noqa: E402
+from harness import Account
 
 CLUSTER = Path(__file__).parents[1] / "cluster" / "cluster"
 
@@ -66,6 +66,7 @@ def bash_account(tmp_path: Path, rsync_path: str) -> Account:
 @pytest.fixture
 def until() -> Callable[..., None]:
     """Wait for a condition; for what another process does."""
+
     def wait(condition: Callable[[], object], what: str, seconds: float = 30) -> None:
         end = time.monotonic() + seconds
         while not condition():

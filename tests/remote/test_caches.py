@@ -17,7 +17,19 @@ NOBODY = 65534
 OLD, NEW = 1_600_000_000, 1_700_000_000
 
 # Names that break what is not quoted, and one that is no UTF-8.
-ODD = ("a b", "-rf", "line\nbreak", "tab\t", "$HOME `id` ;x", "*", "[a]", "é", "\udcff\udcfe", "'\"", "\\n")
+ODD = (
+    "a b",
+    "-rf",
+    "line\nbreak",
+    "tab\t",
+    "$HOME `id` ;x",
+    "*",
+    "[a]",
+    "é",
+    "\udcff\udcfe",
+    "'\"",
+    "\\n",
+)
 
 
 def arguments(account: Account, *changes: object, remove: str = "no") -> tuple[object, ...]:
@@ -308,7 +320,7 @@ def test_shared_parts_of_hugging_face(account: Account) -> None:
     assert (shared / "hub" / "both").read_text() == "theirs"
     assert stat.S_IMODE((shared / "hub" / "model" / "blob").stat().st_mode) & 0o060 == 0o060
     assert stat.S_IMODE((shared / "hub" / "model").stat().st_mode) & 0o2070 == 0o2070
-    assert [p for p in shared.rglob("*token*")] == []
+    assert list(shared.rglob("*token*")) == []
     assert (own / "token").read_text() == "hf_x"
     assert (own / "xet" / "file").read_text() == "x"
     (record,) = (account.rv / "originals").iterdir()
@@ -321,7 +333,10 @@ def test_shared_parts_of_hugging_face(account: Account) -> None:
 
 def test_share_a_real_directory(account: Account) -> None:
     """A real hub directory moves to the group: theirs stays, ours survives on our own scratch."""
-    own, shared = account.scratch / ".cache" / "huggingface" / "hub", account.root / "shared" / "hub"
+    own, shared = (
+        account.scratch / ".cache" / "huggingface" / "hub",
+        account.root / "shared" / "hub",
+    )
     put(own / "model", "mine", NEW)
     put(own / "new", "new")
     put(shared / "model", "theirs")
@@ -359,7 +374,9 @@ def test_no_rsync_there(account: Account, tmp_path: Path) -> None:
     put(account.home / ".cache" / "uv" / "file", "x")
     folder = tmp_path / "without"
     folder.mkdir()
-    programs = "sh cat chmod date du cut find id ln mkdir mv printf readlink rm stat tr uname wc xargs"
+    programs = (
+        "sh cat chmod date du cut find id ln mkdir mv printf readlink rm stat tr uname wc xargs"
+    )
     for name in (*programs.split(), "sleep", "touch", "sed", "head"):
         found = shutil.which(name)
         if found:
@@ -380,7 +397,7 @@ def mounted(account: Account, where: Path, options: str) -> bool:
 
 
 @pytest.fixture
-def small(request: pytest.FixtureRequest, account: Account):  # noqa: ANN201 - a generator
+def small(request: pytest.FixtureRequest, account: Account):
     """Home or scratch on a file system with little room, named by the test's parameter."""
     which, options = request.param
     where = account.home if which == "home" else account.scratch
@@ -394,9 +411,11 @@ def small(request: pytest.FixtureRequest, account: Account):  # noqa: ANN201 - a
         subprocess.run(["umount", str(where)], check=True)
 
 
-@pytest.mark.parametrize("small", [("scratch", "size=2m"), ("scratch", "nr_inodes=30")], indirect=True)
+@pytest.mark.parametrize(
+    "small", [("scratch", "size=2m"), ("scratch", "nr_inodes=30")], indirect=True
+)
 def test_a_target_that_fills_up(small: Account) -> None:
-    """Scratch full half way, in bytes or in inodes: home is as it was, and with room it finishes."""
+    """Scratch full half way, in bytes or in inodes: home stays; with room it finishes."""
     path = small.home / ".cache" / "uv"
     for number in range(40):
         put(path / str(number), "x" * 100_000)
@@ -414,7 +433,7 @@ def test_a_target_that_fills_up(small: Account) -> None:
 
 @pytest.mark.parametrize("small", [("home", "nr_inodes=12"), ("home", "size=1m")], indirect=True)
 def test_a_full_home(small: Account) -> None:
-    """A full home: either the link fits, or all is as it was; with originals removed it is helped."""
+    """In a full home the link fits, or all stays; with originals removed it is helped."""
     path = small.home / ".cache" / "uv"
     path.mkdir()
     try:
@@ -602,7 +621,7 @@ def test_killed_after_each_program(account: Account, remove: str) -> None:
 
 
 def test_killed_in_the_middle_of_a_copy(account: Account) -> None:
-    """Killed while rsync writes a file: nothing half lies in the cache, and the next run finishes."""
+    """Killed while rsync writes a file: nothing half is in the cache, the next run finishes."""
     path, target = account.home / ".cache" / "uv", account.scratch / ".cache" / "uv"
     put(path / "large", "x" * 3_000_000)
     shims = account.root / "shims"

@@ -114,7 +114,7 @@ def test_another_host_counts_as_alive_for_ten_minutes(account: Account) -> None:
 
 
 def test_many_take_over_one_dead_lock(account: Account) -> None:
-    """Of many that see a dead owner at once, one after another holds the lock, never two at once."""
+    """Of many that see a dead owner, one after another holds the lock, never two at once."""
     os.symlink("elsewhere 1234 99 5", account.lock)
     os.utime(account.lock, (time.time() - 700,) * 2, follow_symlinks=False)
     text = Script("directories").text.rpartition("\nrv_run")[0]
@@ -180,7 +180,9 @@ def test_nothing_stays_behind(account: Account, until: Callable[..., None]) -> N
     """When a script has ended, no process of it is left and nothing holds its output open."""
     mark = "RV_TEST_MARK=" + account.root.name + account.shell
     name, _, value = mark.partition("=")
-    answer = account.run("directories", account.lock, 0, "700", account.scratch / "a", **{name: value})
+    answer = account.run(
+        "directories", account.lock, 0, "700", account.scratch / "a", **{name: value}
+    )
     assert answer.status == 0
 
     def left() -> list[str]:

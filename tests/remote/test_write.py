@@ -188,8 +188,7 @@ def sources(account: Account, text: str) -> None:
 @given(
     st.text(
         st.one_of(
-            st.sampled_from("\n\r\t \\'\"$`%;#!*\x00é\udcff-0")
-            .filter(lambda c: c != "\x00"),
+            st.sampled_from("\n\r\t \\'\"$`%;#!*\x00é\udcff-0").filter(lambda c: c != "\x00"),
             st.characters(min_codepoint=1, exclude_categories=["Cs"]),
         ),
         max_size=60,
@@ -224,7 +223,7 @@ def finished(account: Account, rc: Path, words: tuple[object, ...]) -> None:
 
 
 def test_killed_before_each_command(bash_account: Account) -> None:
-    """Killed before each single command, in turn: every file is whole, and the next run finishes."""
+    """Killed before each single command: every file is whole, and the next run finishes."""
     number = 0
     while True:
         number += 1

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
+import sys
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rvstate.model.project import Tree, difference
 from rvstate.script import Answer, Script, read_answer
@@ -164,3 +168,62 @@ def program(name: str) -> str:
     found = shutil.which(name)
     assert found, f"{name} is needed by these tests"
     return found
+
+
+class Laptop:
+    """A machine with rvstate on it and a project in front of the user."""
+
+    def __init__(self, root: Path, config: str = "") -> None:
+        self.root = root
+        self.home = root / "rv"
+        self.home.mkdir(parents=True, mode=0o700)
+        if config:
+            (self.home / "config.toml").write_text(config)
+        self.env = {k: v for k, v in os.environ.items() if not k.startswith("RVSTATE_")}
+        self.env |= {"RVSTATE_HOME": str(self.home), "GIT_CONFIG_GLOBAL": "/dev/null"}
+
+    def start(self, *words: str, cwd: Path | None = None) -> subprocess.Popen[str]:
+        """Start one rvstate command without a terminal."""
+        return subprocess.Popen(
+            [sys.executable, "-m", "rvstate", *words],
+            cwd=cwd or self.root,
+            env=self.env,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def run(
+        self, *words: str, cwd: Path | None = None, status: int | None = 0
+    ) -> subprocess.CompletedProcess[str]:
+        """Run one rvstate command to its end, which must have this exit status (None: any)."""
+        process = self.start(*words, cwd=cwd)
+        out, err = process.communicate(timeout=180)
+        done = subprocess.CompletedProcess(words, process.returncode, out, err)
+        assert status is None or done.returncode == status, (words, done.returncode, out, err)
+        return done
+
+    def document(self, *words: str, cwd: Path | None = None) -> dict[str, Any]:
+        """The JSON document of one command."""
+        found: dict[str, Any] = json.loads(self.run(*words, "--json", cwd=cwd).stdout)
+        return found
+
+    def submit(self, *words: str, cwd: Path) -> dict[str, Any]:
+        """The JSON document of `rvstate run OPTION... -- COMMAND...`, given as one list."""
+        done = self.run("run", "--json", *words, cwd=cwd)
+        found: dict[str, Any] = json.loads(done.stdout)
+        return found | {"said": done.stderr}
+
+    def state(self, run_id: str) -> str:
+        """What `ps` says of a run."""
+        runs = self.document("ps")["runs"]
+        return next((str(run["state"]) for run in runs if run["run_id"] == run_id), "ABSENT")
+
+    def await_state(self, run_id: str, *states: str) -> str:
+        """Wait until a run is in one of these states."""
+        end = time.monotonic() + 120
+        while (state := self.state(run_id)) not in states:
+            assert time.monotonic() < end, (run_id, state)
+            time.sleep(0.3)
+        return state

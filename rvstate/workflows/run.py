@@ -138,6 +138,7 @@ def prepare(
     order: Order,
     tell: Callable[[str], None],
     project: Project | None = None,
+    look: Callable[[tuple[probe.Question, ...]], ObservedState] | None = None,
 ) -> Prepared:
     """Look at the account and the project, and render the batch script; writes nothing there.
 
@@ -146,6 +147,7 @@ def prepare(
         order: What the user asked for.
         tell: Told what is being done, in a few words.
         project: The project, where it is not the one at the order's directory.
+        look: Answers the questions about the account; default: one command over the session.
 
     Raises:
         ConfigError: An option or setting is wrong.
@@ -160,10 +162,14 @@ def prepare(
     _check_package(package)
     # the answer travels while the project is read
     asked, script = _question(session, project)
-    running = session.transport.begin(script)
+    running = session.transport.begin(script) if look is None else None
     wanted_env = _environment(session, read)
     scan = _scan(session, project)
-    observed = probe.read(session.transport.finish(script, running), asked)
+    if look is not None:
+        observed = look(asked)
+    else:
+        assert running is not None
+        observed = probe.read(session.transport.finish(script, running), asked)
     plan = diff.plan(_wanted(session, Layout(observed.account)), observed)
     _check_plan(plan)
     layout = Layout(observed.account)
@@ -628,8 +634,8 @@ def _attempt(
 
     scripts = runs.Scripts(
         push=push_script(prepared, known),
-        build=_build(prepared),
-        submit=_submit(session, prepared),
+        build=build_script(prepared),
+        submit=submit_script(session, prepared),
     )
     return runs.run(
         session.transport, prepared.layout, prepared.plan, prepared.observed, scripts, tell
@@ -663,7 +669,8 @@ def push_script(prepared: Prepared, known: Tree | None) -> Script | None:
     )
 
 
-def _build(prepared: Prepared) -> Script | None:
+def build_script(prepared: Prepared) -> Script | None:
+    """What builds the project's environment; None where it is built or none is declared."""
     spec, generation = prepared.environment, prepared.generation
     if spec is None or generation is None or prepared.environment_ready:
         return None
@@ -697,7 +704,8 @@ def scheduler(session: Session, layout: Layout) -> tuple[tuple[str, ...], str, s
     return ("sbatch", "--parsable"), join(squeue.command(finished=True)) + user, past + user
 
 
-def _submit(session: Session, prepared: Prepared) -> Script:
+def submit_script(session: Session, prepared: Prepared) -> Script:
+    """What takes the snapshot and submits the job."""
     words, queue, history = scheduler(session, prepared.layout)
     settings = session.config.settings
     spec = prepared.spec

@@ -1,0 +1,357 @@
+"""Runs on the embedded default: this machine, an account in a directory, jobs as processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.runkit import ODD_NAMES, Laptop, contents, git, repository, write
+
+
+@pytest.fixture
+def laptop(tmp_path: Path) -> Laptop:
+    return Laptop(tmp_path / "laptop")
+
+
+@pytest.fixture
+def app(tmp_path: Path) -> Path:
+    """A project without requirements, so that nothing has to be installed."""
+    return repository(
+        tmp_path / "work/app",
+        {"train.py": "print('one')\n", "sub/conf.yaml": "x: 1\n", ".gitignore": "*.log\n"},
+    )
+
+
+def log(laptop: Laptop, found: dict[str, str]) -> str:
+    laptop.await_state(found["run_id"], "COMPLETED", "FAILED")
+    return Path(found["log"]).read_text()
+
+
+def test_a_script_becomes_a_job_with_its_log(laptop: Laptop, app: Path) -> None:
+    """The code of now, its output in the documented place, the document as documented."""
+    found = laptop.submit("train.py", cwd=app)
+    assert log(laptop, found) == "one\n"
+    assert set(found) - {"said"} == {
+        *("schema", "command", "run_id", "job_id", "name", "project", "branch", "commit", "dirty"),
+        *("snapshot", "environment", "script", "log", "error_log", "submitted", "remote_commands"),
+    }
+    assert (found["name"], found["project"], found["branch"]) == ("rv-train", "app", "main")
+    assert found["commit"] == git(app, "rev-parse", "HEAD").strip()
+    assert (found["dirty"], found["submitted"]) == (False, True)
+    assert "runs on this machine" not in found["said"]
+    said = laptop.run("run", "train.py", cwd=app)
+    assert said.stderr.splitlines()[0].startswith("This job runs on this machine")
+
+
+def test_an_unchanged_project_sends_nothing(laptop: Laptop, app: Path) -> None:
+    """The second run is a look and a submission; a changed file is all that travels."""
+    first = laptop.submit("train.py", cwd=app)
+    second = laptop.submit("train.py", cwd=app)
+    assert second["job_id"] != first["job_id"]
+    assert second["remote_commands"] == 2
+    code = Path(second["snapshot"]).parent.parent / "code"
+    before = {name: (code / name).stat().st_mtime_ns for name in ("train.py", "sub/conf.yaml")}
+    write(app, {"train.py": "print('two')\n"})
+    third = laptop.submit("train.py", cwd=app)
+    assert (third["remote_commands"], third["dirty"]) == (3, True)
+    after = {name: (code / name).stat().st_mtime_ns for name in before}
+    assert after["train.py"] != before["train.py"]
+    assert after["sub/conf.yaml"] == before["sub/conf.yaml"]
+    assert log(laptop, third) == "two\n"
+    assert log(laptop, first) == "one\n"
+
+
+def test_the_snapshot_is_the_tree(laptop: Laptop, app: Path) -> None:
+    """Odd names, links and modes arrive; ignored files stay; deleted files go."""
+    write(app, {f"odd/{name}": name for name in ODD_NAMES})
+    write(app, {"tool": "#!/bin/sh\n"}, executable=True)
+    write(app, {"noise.log": "no"})
+    os.symlink("sub", app / "link")
+    first = laptop.submit("true", cwd=app)
+    expected = {k: v for k, v in contents(app).items() if not k.startswith((".git/", "noise"))}
+    assert contents(Path(first["snapshot"])) == expected
+    shutil.rmtree(app / "odd")
+    (app / "link").unlink()
+    (app / "tool").chmod(0o644)
+    second = laptop.submit("true", cwd=app)
+    expected = {k: v for k, v in contents(app).items() if not k.startswith((".git/", "noise"))}
+    assert contents(Path(second["snapshot"])) == expected
+    assert not (Path(second["snapshot"]) / "odd").exists()
+
+
+def test_it_runs_where_the_user_stands(laptop: Laptop, app: Path) -> None:
+    """A relative path means in the job what it means here."""
+    assert log(laptop, laptop.submit("cat", "conf.yaml", cwd=app / "sub")) == "x: 1\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (("A=5", "sh", "-c", "echo $A"), "5\n"),
+        (("echo one && echo two",), "one\ntwo\n"),
+        (("--", "printf", "%s|", "a b", "$HOME", "it's", "--name"), "a b|$HOME|it's|--name|"),
+        (("sh", "-c", "cd sub; pwd | sed 's|.*/||'"), "sub\n"),
+    ],
+)
+def test_each_form_of_a_command_runs_as_meant(
+    laptop: Laptop, app: Path, words: tuple[str, ...], expected: str
+) -> None:
+    """Variables, a shell string, odd words after --, everything else as typed."""
+    assert log(laptop, laptop.submit(*words, cwd=app)) == expected
+
+
+def test_what_is_probably_not_meant_is_said(laptop: Laptop, app: Path) -> None:
+    """Options behind the command, absolute scripts, ignored files, large files; -- quiets one."""
+    write(app, {"data.log": "1"})
+    (app / "big.bin").write_bytes(b"\0" * (51 << 20))
+    said = laptop.submit("train.py", "--gpu", "2", "--data=data.log", cwd=app)["said"]
+    assert "--gpu stands after the command" in said
+    assert "data.log" in said
+    assert "kept back" in said
+    assert "big.bin" in said
+    assert "51" in said
+    said = laptop.submit("--", "train.py", "--gpu", "2", cwd=app)["said"]
+    assert "stands after" not in said
+    assert "big.bin" not in said  # it is there already
+    said = laptop.submit("python", "/scratch/other.py", cwd=app)["said"]
+    assert "/scratch/other.py is an absolute path" in said
+    said = laptop.submit("python", str(app / "train.py"), cwd=app)["said"]
+    assert "write train.py" in said
+
+
+def test_the_own_package_comes_from_the_snapshot(laptop: Laptop, tmp_path: Path) -> None:
+    """src layout, console script and metadata are those of the day of submission."""
+    toml = (
+        '[project]\nname = "my-tool"\nversion = "1.5"\ndependencies = []\n'
+        '[project.scripts]\nmy-tool = "my_tool.cli:main"\n'
+    )
+    app = repository(
+        tmp_path / "work/pkg",
+        {
+            "pyproject.toml": toml,
+            "src/my_tool/__init__.py": "WORD = 'then'\n",
+            "src/my_tool/cli.py": "import my_tool\ndef main():\n    print('tool', my_tool.WORD)\n",
+            "gate.py": "import time, os\nwhile not os.path.exists(os.environ['GATE']):"
+            "\n    time.sleep(0.05)\nimport my_tool, importlib.metadata as m, subprocess\n"
+            "print(my_tool.WORD, m.version('my-tool'), flush=True)\nsubprocess.run(['my-tool'])\n",
+        },
+    )
+    gate = tmp_path / "gate"
+    first = laptop.submit(f"GATE={gate}", "python", "gate.py", cwd=app)
+    write(app, {"src/my_tool/__init__.py": "WORD = 'now'\n"})
+    second = laptop.submit(f"GATE={gate}", "python", "gate.py", cwd=app)
+    gate.touch()
+    assert log(laptop, first) == "then 1.5\ntool then\n"
+    assert log(laptop, second) == "now 1.5\ntool now\n"
+
+
+def test_a_package_that_must_be_compiled_is_refused_by_name(laptop: Laptop, tmp_path: Path) -> None:
+    """A job would not find what maturin makes, and the message says so before anything is sent."""
+    toml = '[build-system]\nbuild-backend = "maturin"\n[project]\nname = "x"\nversion = "1"\n'
+    app = repository(tmp_path / "work/rusty", {"pyproject.toml": toml})
+    done = laptop.run("run", "true", cwd=app, status=3)
+    assert "maturin" in done.stderr
+    assert not (laptop.home / "local/scratch/rv-workspaces/rusty").exists()
+
+
+def test_require_is_held(laptop: Laptop, app: Path) -> None:
+    """Clean means committed, pushed means on a remote; refused before anything is sent."""
+    laptop.submit("--require", "clean", "true", cwd=app)
+    assert "no remote" in laptop.run("run", "--require", "pushed", "true", cwd=app, status=3).stderr
+    write(app, {"new.py": ""})
+    done = laptop.run("run", "--require", "clean", "true", cwd=app, status=3)
+    assert "new.py" in done.stderr
+
+
+def test_namesakes_do_not_share_a_workspace(laptop: Laptop, app: Path, tmp_path: Path) -> None:
+    """Another project of the same name is refused, with the way out, and nothing is changed."""
+    laptop.submit("true", cwd=app)
+    other = repository(tmp_path / "elsewhere/app", {"b.py": "print(1)\n"})
+    done = laptop.run("run", "b.py", cwd=other, status=3)
+    assert "Another project named app" in done.stderr
+    assert "rm -rf" in done.stderr
+    workspace = laptop.home / "local/scratch/rv-workspaces/app/main"
+    assert not (workspace / "code/b.py").exists()
+
+
+def test_branches_have_workspaces_of_their_own(laptop: Laptop, app: Path) -> None:
+    """Switching a branch does not overwrite the code of another."""
+    git(app, "checkout", "--quiet", "-b", "feature/foo")
+    found = laptop.submit("true", cwd=app)
+    assert "/rv-workspaces/app/feature--foo/snapshots/" in found["snapshot"]
+
+
+def test_a_dry_run_writes_nothing(laptop: Laptop, app: Path) -> None:
+    """Plan and script are shown; the account is as before."""
+    found = laptop.submit("true", cwd=app)
+    laptop.await_state(found["run_id"], "COMPLETED")
+    before = contents(laptop.home / "local")
+    said = laptop.run("run", "--dry-run", "-o", "out", "train.py", cwd=app).stdout
+    assert "#!/bin/bash" in said
+    assert "rv_keep out" in said
+    text = laptop.run("render", "-o", "out", "train.py", cwd=app).stdout
+    assert text.splitlines()[0] == "#!/bin/bash"
+    assert text.splitlines()[-1] == "rv_run python train.py"
+    after = contents(laptop.home / "local")
+    assert after == before
+
+
+def test_presets_and_defaults_act(tmp_path: Path, app: Path) -> None:
+    """[defaults] and [presets.NAME] decide where no option does; an unknown name is refused."""
+    laptop = Laptop(
+        tmp_path / "other",
+        '[defaults]\ntime = "1:00:00"\n[presets.small]\ntime = "10m"\nmem = "1G"\n'
+        'sbatch = ["nice=5"]\n',
+    )
+    assert "#SBATCH --time=01:00:00" in laptop.run("render", "true", cwd=app).stdout
+    text = laptop.run("render", "--preset", "small", "true", cwd=app).stdout
+    assert "#SBATCH --time=00:10:00" in text
+    assert "#SBATCH --mem=1G" in text
+    assert "#SBATCH --nice=5" in text
+    text = laptop.run("render", "--preset", "small", "--time", "20m", "true", cwd=app).stdout
+    assert "#SBATCH --time=00:20:00" in text
+    done = laptop.run("render", "--preset", "smal", "true", cwd=app, status=64)
+    assert "Did you mean small?" in done.stderr
+
+
+def test_gpus_are_refused_by_name(laptop: Laptop, app: Path) -> None:
+    """This machine gives a job no GPU, so none is pretended."""
+    assert "GPU" in laptop.run("run", "-g", "1", "true", cwd=app, status=3).stderr
+
+
+def test_following_ends_with_the_programs_exit_code(laptop: Laptop, app: Path) -> None:
+    """The log comes on standard output, or with --json on standard error; the code is its own."""
+    done = laptop.run("run", "-f", "echo hello; exit 9", cwd=app, status=9)
+    assert "hello" in done.stdout
+    assert "FAILED, exit code 9" in done.stderr
+    done = laptop.run("run", "-f", "--json", "echo hello", cwd=app)
+    assert json.loads(done.stdout)["exit_code"] == 0
+    assert "hello" in done.stderr
+
+
+def test_a_time_limit_and_a_stop_have_codes_of_their_own(laptop: Laptop, app: Path) -> None:
+    """124 at the limit, 143 when cancelled; what -o names is kept both times."""
+    write(app, {"slow.sh": "echo kept >out\ntouch up\nsleep 300\n"})
+    done = laptop.run(
+        *("run", "-f", "--time", "1s", "-o", "out", "bash", "slow.sh"), cwd=app, status=124
+    )
+    assert "TIMEOUT" in done.stderr
+    found = laptop.submit("-o", "out", "--name", "long", "bash", "slow.sh", cwd=app)
+    laptop.await_state(found["run_id"], "RUNNING")
+    follower = laptop.start("logs", "-f", "long")
+    laptop.run("stop", "-y", "long")
+    _, err = follower.communicate(timeout=60)
+    assert follower.returncode == 143
+    assert "CANCELLED" in err
+    outputs = laptop.home / "local/scratch/.rv/outputs"
+    assert {p.parent.name.rsplit("-", 1)[0] for p in outputs.glob("*/out")} == {"rv-slow", "long"}
+
+
+def test_stop_takes_exact_names_and_asks(laptop: Laptop, app: Path) -> None:
+    """A part of a number names nothing, and without -y nobody is asked, so nothing ends."""
+    found = laptop.submit("sleep 300", cwd=app)
+    laptop.await_state(found["run_id"], "RUNNING")
+    assert laptop.run("stop", "-y", "rv-slee", status=None).returncode == 64
+    assert laptop.run("stop", found["job_id"], status=None).returncode == 64
+    assert laptop.state(found["run_id"]) == "RUNNING"
+    laptop.run("stop", "-y", found["run_id"])
+    laptop.await_state(found["run_id"], "CANCELLED")
+
+
+def test_logs_fold_progress_bars_and_lose_no_line(laptop: Laptop, app: Path) -> None:
+    """A bar is shown as it ended; --raw, --tail and --pull show all, the end, or bring it here."""
+    write(
+        app,
+        {
+            "bar.py": "print('a\\r\\nb', end='\\n')\n"
+            "print('10%\\r50%\\r100%\\ndone\\nlast', end='')\n"
+        },
+    )
+    found = laptop.submit("bar.py", cwd=app)
+    laptop.await_state(found["run_id"], "COMPLETED")
+    text = b"a\r\nb\n10%\r50%\r100%\ndone\nlast"
+    shown = subprocess.run(
+        [sys.executable, "-m", "rvstate", "logs", found["job_id"]],
+        env=laptop.env,
+        capture_output=True,
+        check=True,
+    ).stdout
+    assert shown == b"a\nb\n100%\ndone\nlast"
+    assert laptop.run("logs", "--tail", "2", found["job_id"]).stdout == "done\nlast"
+    laptop.run("logs", "--pull", str(app / "here"), found["job_id"])
+    assert (app / "here" / Path(found["log"]).name).read_bytes() == text
+    raw = laptop.run("logs", "--raw", "rv-bar").stdout
+    assert "50%" in raw
+
+
+def test_a_run_can_be_submitted_again(laptop: Laptop, app: Path) -> None:
+    """From the same tree, or from its commit; a tree that is nowhere is refused."""
+    first = laptop.submit("--name", "mine", "-o", "x", "train.py", cwd=app)
+    again = laptop.document("rerun", first["run_id"])
+    assert again["run_id"] != first["run_id"]
+    assert log(laptop, again | {}) == "one\n"
+    write(app, {"train.py": "print('two')\n"})
+    dirty = laptop.submit("train.py", cwd=app)
+    write(app, {"train.py": "print('three')\n"})
+    from_commit = laptop.document("rerun", first["job_id"])
+    assert log(laptop, from_commit) == "one\n"
+    assert from_commit["name"] == "mine"
+    assert (app / "train.py").read_text() == "print('three')\n"
+    done = laptop.run("rerun", dirty["run_id"], status=3)
+    assert dirty["snapshot"] in done.stderr
+
+
+def test_resume_finds_the_job_that_was_never_answered(laptop: Laptop, app: Path) -> None:
+    """A receipt without an answer: the run is looked up, and not submitted twice."""
+    found = laptop.submit("train.py", cwd=app)
+    receipt = laptop.home / "runs" / f"{found['run_id']}.json"
+    kept = json.loads(receipt.read_text()) | {"job_id": None}
+    receipt.write_text(json.dumps(kept))
+    again = laptop.document("run", "--resume", cwd=app)
+    assert (again["job_id"], again["submitted"]) == (found["job_id"], False)
+    assert "was answered" in laptop.run("run", "--resume", cwd=app, status=64).stderr
+    assert len(laptop.document("ps", "-a")["runs"]) == 1
+
+
+def test_resume_submits_what_never_arrived_and_only_that(laptop: Laptop, app: Path) -> None:
+    """Nothing reached the scheduler: the same run is submitted; changed code is not slipped in."""
+    found = laptop.submit("train.py", cwd=app)
+    receipt = laptop.home / "runs" / f"{found['run_id']}.json"
+    kept = json.loads(receipt.read_text())
+    lost = kept | {"job_id": None, "run_id": "20990101-000000-0a0a0a0a"}
+    path = receipt.with_name(f"{lost['run_id']}.json")
+    path.write_text(json.dumps(lost))
+    write(app, {"train.py": "print('two')\n"})
+    assert "code has changed" in laptop.run("run", "--resume", cwd=app, status=3).stderr
+    write(app, {"train.py": "print('one')\n"})
+    again = laptop.document("run", "--resume", cwd=app)
+    assert (again["run_id"], again["submitted"]) == (lost["run_id"], True)
+    assert log(laptop, again) == "one\n"
+
+
+def test_secrets_are_in_no_file_but_their_own(laptop: Laptop, app: Path) -> None:
+    """A variable of the user's reaches the program; no script, receipt or log holds it."""
+    secret = "s3cr3t-of-mine"
+    process = subprocess.run(
+        [sys.executable, "-m", "rvstate", "env", "set", "MY_TOKEN"],
+        env=laptop.env,
+        input=secret,
+        text=True,
+        capture_output=True,
+        check=False,
+    )
+    assert process.returncode == 0, process.stderr
+    found = laptop.submit("sh", "-c", "echo ${#MY_TOKEN}", cwd=app)
+    assert log(laptop, found) == f"{len(secret)}\n"
+    holders = {
+        str(path.relative_to(laptop.home))
+        for path in laptop.home.rglob("*")
+        if path.is_file() and secret.encode() in path.read_bytes()
+    }
+    assert holders == {"env.json", "local/scratch/.rv/env/user.env"}

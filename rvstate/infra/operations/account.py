@@ -33,9 +33,11 @@ def send(script: Script) -> StringCommand:
 
 def observe(desired: DesiredState, scratch: str, home: str) -> ObservedState:
     """The look, through pyinfra."""
-    found: ObservedState = host.get_fact(
+    found: ObservedState | None = host.get_fact(
         AccountFact, scratch=scratch, home=home, asked=probe.questions(desired)
     )
+    if found is None:
+        raise OperationError("The look at the account got no answer; try `rvstate doctor`.")
     return found
 
 
@@ -63,7 +65,9 @@ def _sentence(change: Change) -> str:
 
 
 @operation()  # type: ignore[untyped-decorator]
-def directories(desired: DesiredState, layout: Layout, observed: ObservedState | None = None) -> Any:
+def directories(
+    desired: DesiredState, layout: Layout, observed: ObservedState | None = None
+) -> Any:
     """Make the account's directories and set their modes.
 
     + desired: what should be so on the account
@@ -113,7 +117,9 @@ def scripts(desired: DesiredState, layout: Layout, observed: ObservedState | Non
 
 
 @operation()  # type: ignore[untyped-decorator]
-def shell_blocks(desired: DesiredState, layout: Layout, observed: ObservedState | None = None) -> Any:
+def shell_blocks(
+    desired: DesiredState, layout: Layout, observed: ObservedState | None = None
+) -> Any:
     """Keep our block in the shell's start-up files.
 
     + desired: what should be so on the account

@@ -20,12 +20,16 @@ NAMES = ODD | ANY | st.text("ab/", min_size=75, max_size=90)
         ("feature-foo", "feature-foo"),
         ("exp-20240115", "exp-20240115"),
         ("v1.2_x", "v1.2_x"),
-        ("detached-1a2b3c4", "detached-1a2b3c4"),
     ],
 )
 def test_ordinary_names_are_kept(name: str, expected: str) -> None:
     """The documented form: / becomes --, and nothing is added."""
     assert component(name) == expected
+
+
+def test_a_branch_cannot_pose_as_a_detached_head() -> None:
+    """The directory of a detached HEAD is never a branch's."""
+    assert re.fullmatch(r"detached-1a2b3c4-x[0-9a-f]{8}", component("detached-1a2b3c4"))
 
 
 @given(NAMES)

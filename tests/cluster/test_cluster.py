@@ -227,7 +227,12 @@ def test_faults_of_daemons_and_nodes(fresh: Cluster) -> None:
     fresh.fault("drain", "udc-an25-1", "broken")
     assert "drain" in fresh.ssh("sinfo -h -n udc-an25-1 -o %T").stdout
     fresh.heal()
-    states = set(fresh.ssh("sinfo -h -o %T").stdout.replace("*", "").split())
+    # a controller that has just come back calls a node unknown until it has heard of it
+    for _ in range(100):
+        states = set(fresh.ssh("sinfo -h -o %T").stdout.replace("*", "").split())
+        if states <= {"idle", "n/a"}:
+            break
+        time.sleep(0.2)
     assert states <= {"idle", "n/a"}
     assert fresh.ssh("true", host="rv-noisy").returncode == 0
 

@@ -22,6 +22,8 @@ def rows(bench: Bench) -> Iterator[str]:
     bench.cluster.latency(50)
     yield "  an empty account to converged, 50 ms round trip"
     yield from _from_nothing(bench)
+    yield "  twenty accounts with nothing to do, warm, 50 ms round trip"
+    yield from _twenty(bench)
     bench.cluster.latency(0)
 
 
@@ -59,12 +61,26 @@ def _must_have_run(bench: Bench) -> None:
 
 
 def _from_nothing(bench: Bench) -> Iterator[str]:
-    ours = _fresh(bench, lambda: bench.once("rvstate", "converge", "-y", "--only", "directory,cache,shell"))
+    ours = _fresh(
+        bench, lambda: bench.once("rvstate", "converge", "-y", "--only", "directory,cache,shell")
+    )
     yield line("rvstate converge -y", ours)
     if bench.peers:
         stock = _fresh(bench, lambda: bench.once(*_stock(bench, bench.user)))
         yield line("stock pyinfra", stock)
         yield line("faster than stock pyinfra", stock / ours, "at least 4", least=4)
+
+
+def _twenty(bench: Bench) -> Iterator[str]:
+    words = ("rvstate", "converge", "--only", "directory,cache,shell")
+    bench.clusters([f"u{number:02}aa" for number in range(1, 21)])
+    bench.run(*words, "--all", "-y")
+    one = bench.seconds(*words, "--check", "--cluster", "u01aa")
+    every = bench.seconds(*words, "--check", "--all")
+    bench.config(bench.user)
+    yield line("one account", one)
+    yield line("twenty accounts", every)
+    yield line("times one", every / one, "at most 4", most=4)
 
 
 def _fresh(bench: Bench, measure: object) -> float:

@@ -50,6 +50,14 @@ class Bench:
             f'ssh_config = "{self.cluster.ssh_config}"\n'
         )
 
+    def clusters(self, users: list[str]) -> None:
+        """Point rvstate at several accounts, each a cluster named after its user."""
+        tables = "".join(f'[clusters.{user}.connection]\nuser = "{user}"\n' for user in users)
+        (self.home / "rv" / "config.toml").write_text(
+            f'[connection]\nhost = "rv-far"\nsite = "uva"\n'
+            f'ssh_config = "{self.cluster.ssh_config}"\n{tables}'
+        )
+
     @property
     def env(self) -> dict[str, str]:
         """The environment of everything that is timed."""

@@ -13,7 +13,7 @@ from rvstate.infra.operations import account as operations
 from rvstate.model.layout import Layout
 from rvstate.model.observed import ObservedState
 from rvstate.model.plan import Change, Plan
-from rvstate.model.resources import DesiredState
+from rvstate.model.resources import ConfigFile, DesiredState
 from rvstate.steps import Result
 from rvstate.transport import Transport
 
@@ -33,7 +33,7 @@ class Job:
 
     def kinds(self) -> tuple[tuple[str, tuple[Change, ...]], ...]:
         """The changes that are the cluster's, kind by kind, in the order of application."""
-        return tuple((k, changes) for k, changes in self.plan.by_kind() if k in operations.BY_KIND)
+        return tuple((k, changes) for k, changes in self.plan.by_kind() if k != ConfigFile.kind)
 
 
 def apply(jobs: tuple[Job, ...], tell: Callable[[str], None]) -> tuple[tuple[Result, ...], ...]:

@@ -33,7 +33,7 @@ def _nothing_to_do(bench: Bench, rtt: int, ansible: Path | None) -> Iterator[str
     ours = bench.seconds("rvstate", "converge", "--check", runs=9)
     yield line("bare `ssh host true`, warm", bare)
     yield line("rvstate converge --check", ours)
-    yield line("times a bare ssh", ours / bare, "at most 2.5" if rtt else None, most=2.5)
+    yield line("times a bare ssh", ours / bare, "at most 2.5" if rtt else "", most=2.5)
     if not bench.peers:
         return
     stock = bench.seconds(*_stock(bench, bench.user), runs=3)
@@ -114,7 +114,7 @@ def _stock(bench: Bench, user: str) -> tuple[str, ...]:
 
 
 def _ansible(bench: Bench) -> Path | None:
-    """ansible-playbook in an environment of its own, for it is no dependency of the project."""
+    """ansible-playbook in an environment of its own: it is no dependency of the project."""
     place = BIN.parent / "peers"
     if not (place / "bin" / "ansible-playbook").exists():
         subprocess.run([str(BIN / "python"), "-m", "venv", str(place)], check=True)

@@ -92,7 +92,8 @@ def run(
         view.show_where(account.config)
     if resume:
         return _finish(account, workflow.resume(account, here, tell), tell, follow, as_json)
-    prepared = workflow.prepare(account, _order(account, command, here, options), tell)
+    order = _order(account, command, here, options)
+    prepared = workflow.prepare(account, order, tell, ahead=not dry_run)
     tell.done()
     _show_notices(prepared, command)
     if dry_run:
@@ -162,7 +163,7 @@ def _order(
 
 def _show_notices(prepared: Prepared, command: tuple[str, ...]) -> None:
     # `--` in front of the command says that what follows is meant for it
-    meant = sys.argv[-len(command) - 1] == "--"
+    meant = sys.argv[-len(command) - 1 : -len(command)] == ["--"]
     for notice in prepared.notices:
         if not (meant and "stands after the command" in notice):
             click.echo(f"rvstate: {notice}", err=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import fnmatch
+import importlib
 import json
 import sys
 from collections.abc import Callable
@@ -139,6 +140,7 @@ def prepare(
     tell: Callable[[str], None],
     project: Project | None = None,
     look: Callable[[tuple[probe.Question, ...]], ObservedState] | None = None,
+    ahead: bool = False,
 ) -> Prepared:
     """Look at the account and the project, and render the batch script; writes nothing there.
 
@@ -148,6 +150,7 @@ def prepare(
         tell: Told what is being done, in a few words.
         project: The project, where it is not the one at the order's directory.
         look: Answers the questions about the account; default: one command over the session.
+        ahead: Whether a submission follows, so that what it needs is loaded meanwhile.
 
     Raises:
         ConfigError: An option or setting is wrong.
@@ -165,6 +168,9 @@ def prepare(
     running = session.transport.begin(script) if look is None else None
     wanted_env = _environment(session, read)
     scan = _scan(session, project)
+    if ahead:
+        # what submits takes longer to load than the answer needs to come
+        importlib.import_module("rvstate.infra.runs")
     if look is not None:
         observed = look(asked)
     else:

@@ -1,0 +1,181 @@
+import json
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rvstate.errors import ConfigError
+from rvstate.model.job import RunRecord
+from rvstate.slurm import sacct, squeue
+from rvstate.slurm.states import JobState
+from rvstate.workflows import jobs
+from rvstate.workflows.jobs import Facts, Fold
+
+RUN = "20260102-030405-0a1b2c3d"
+RECEIPT = {"name": "rv-train", "logs": "/s/.rv/logs", "project": "app", "command": ["python"]}
+
+
+def folded(*pieces: bytes) -> bytes:
+    fold = Fold()
+    return b"".join(fold.feed(piece) for piece in pieces) + fold.rest()
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        (b"a\nb\n", b"a\nb\n"),
+        (b"a\r\nb\r\n", b"a\nb\n"),
+        (b"1%\r50%\r100%\n", b"100%\n"),
+        (b"1%\r50%\r", b"50%"),
+        (b"no end", b"no end"),
+        (b"\n\n", b"\n\n"),
+        (b"x\r\r\n", b"x\n"),
+        (b"bar\rdone | 100%|##|\nnext", b"done | 100%|##|\nnext"),
+    ],
+)
+def test_progress_bars_are_folded(text: bytes, shown: bytes) -> None:
+    """What a terminal would be left with; CRLF, tables and unfinished lines are whole."""
+    assert folded(text) == shown
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.text(alphabet="ab%\n\r", max_size=8).map(str.encode), max_size=6))
+def test_folding_does_not_depend_on_how_the_text_came(pieces: list[bytes]) -> None:
+    """In one piece or many, with no line more or less."""
+    whole = b"".join(pieces)
+    assert folded(*pieces).count(b"\n") == whole.count(b"\n")
+    if b"\r" not in whole:
+        assert folded(*pieces) == whole
+
+
+def test_a_bar_that_moves_is_held_back_until_its_line_ends() -> None:
+    """A follower sees no half-drawn bars, and every finished line at once."""
+    fold = Fold()
+    assert fold.feed(b"start\n10%\r") == b"start\n"
+    assert fold.feed(b"20%\r") == b""
+    assert fold.feed(b"100%\nend") == b"100%\nend"
+    assert fold.feed(b"ing\n") == b"ing\n"
+
+
+def queue_row(state: JobState, **more: object) -> squeue.JobRow:
+    values = dict.fromkeys(squeue.JobRow.__dataclass_fields__, None)
+    values |= {"job": 41, "state": state, "reason": "Priority", "nodes": ("n1",), "time_used": 5}
+    return squeue.JobRow(**(values | more))  # type: ignore[arg-type]
+
+
+def past_row(state: JobState) -> sacct.AccountingRow:
+    values = dict.fromkeys(sacct.AccountingRow.__dataclass_fields__, None)
+    values |= {"job": 41, "state": state, "nodes": (), "elapsed": 9}
+    return sacct.AccountingRow(**values)  # type: ignore[arg-type]
+
+
+FACT = Facts("41", None, RECEIPT)
+
+
+@pytest.mark.parametrize(
+    ("fact", "row", "past", "state"),
+    [
+        (FACT, queue_row(JobState.RUNNING), past_row(JobState.COMPLETED), JobState.RUNNING),
+        (FACT, None, past_row(JobState.TIMEOUT), JobState.TIMEOUT),
+        (FACT, None, past_row(JobState.RUNNING), JobState.UNKNOWN),
+        (FACT, None, None, JobState.UNKNOWN),
+        (replace(FACT, exit_status=0), None, past_row(JobState.RUNNING), JobState.COMPLETED),
+        (replace(FACT, exit_status=3), None, None, JobState.FAILED),
+        (replace(FACT, exit_status=0), queue_row(JobState.COMPLETING), None, JobState.COMPLETING),
+        (Facts(None, None, RECEIPT), None, None, JobState.UNKNOWN),
+    ],
+)
+def test_unknown_is_never_finished(
+    fact: Facts, row: squeue.JobRow | None, past: sacct.AccountingRow | None, state: JobState
+) -> None:
+    """The queue first, then accounting that says the end, then the job's record; else UNKNOWN."""
+    assert jobs._from_slurm(RUN, fact, row, past).state is state
+
+
+def test_a_run_that_never_heard_its_job_is_found_by_its_token() -> None:
+    """The queue's comment gives it its job and its log."""
+    found = jobs._from_slurm(
+        RUN, Facts(None, None, RECEIPT, True), queue_row(JobState.RUNNING), None
+    )
+    assert (found.job, found.log) == ("41", "/s/.rv/logs/rv-train-41.out")
+    lost = jobs._from_slurm(RUN, Facts(None, None, RECEIPT, True), None, None)
+    assert "--resume" in lost.reason
+
+
+def test_a_pending_job_says_why() -> None:
+    """In words, not Slurm's code."""
+    found = jobs._from_slurm(RUN, FACT, queue_row(JobState.PENDING), None)
+    assert found.reason == "Jobs with a higher priority are ahead of it."
+
+
+def test_records_are_read_as_they_lie() -> None:
+    """Small files of many runs in one text; a damaged receipt hides no run."""
+    text = (
+        f"{RUN}/job:41\n{RUN}/exit:3 1700000000\n{RUN}/receipt.json:{json.dumps(RECEIPT)}\n"
+        "20260102-030406-11111111/intent:1700000000\n"
+        "20260102-030407-22222222/receipt.json:{half\n"
+    )
+    found = jobs._facts(text)
+    assert found[RUN] == Facts("41", 3, RECEIPT)
+    assert found["20260102-030406-11111111"] == Facts(None, None, {}, True)
+    assert found["20260102-030407-22222222"] == Facts(None, None, {})
+
+
+RECORDS = (
+    RunRecord("r3", "120", "rv-train", JobState.RUNNING),
+    RunRecord("r2", "12", "rv-eval", JobState.RUNNING),
+    RunRecord("r1", "1", "rv-train", JobState.COMPLETED),
+)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "run_id"),
+    [(None, "r3"), ("12", "r2"), ("1", "r1"), ("r1", "r1"), ("rv-train", "r3")],
+)
+def test_a_run_is_named_exactly(wanted: str | None, run_id: str) -> None:
+    """By job id, run id, or name, of which the newest counts."""
+    assert jobs.find(RECORDS, wanted).run_id == run_id
+
+
+@pytest.mark.parametrize("wanted", ["2", "12 ", "rv-", "r", "0"])
+def test_a_part_of_a_name_names_nothing(wanted: str) -> None:
+    """No other job is ever hit by accident."""
+    with pytest.raises(ConfigError, match="No run is called"):
+        jobs.find(RECORDS, wanted)
+
+
+@pytest.mark.parametrize(
+    ("state", "code", "status"),
+    [
+        (JobState.COMPLETED, 0, 0),
+        (JobState.FAILED, 200, 200),
+        (JobState.FAILED, None, 1),
+        (JobState.TIMEOUT, 143, 124),
+        (JobState.OUT_OF_MEMORY, 1, 137),
+        (JobState.CANCELLED, None, 143),
+        (JobState.NODE_FAIL, None, 1),
+        (JobState.UNKNOWN, None, 1),
+        (JobState.RUNNING, None, 1),
+    ],
+)
+def test_a_follower_ends_with_the_documented_code(
+    state: JobState, code: int | None, status: int
+) -> None:
+    """Not knowing never looks like success."""
+    record = RunRecord(RUN, "41", "x", state, exit_code=code)
+    assert jobs.exit_status(record) == status
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"slurmstepd: error: Detected 1 oom-kill event(s) in StepId=41.batch.",
+        b"slurmstepd: error: Exceeded job memory limit",
+        b"slurmstepd: error: StepId=41.batch exceeded memory limit (900 > 64), being killed",
+    ],
+)
+def test_slurms_words_for_out_of_memory_are_known(line: bytes) -> None:
+    """Across releases."""
+    assert jobs._MEMORY.search(line)
+    assert not jobs._MEMORY.search(b"torch.cuda.OutOfMemoryError: CUDA out of memory")

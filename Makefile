@@ -57,6 +57,7 @@ bench:  ## print the benchmark table; `make bench PEERS=no` leaves the peers out
 	@$(BIN)/python -m benchmarks --peers "$(or $(PEERS),yes)"
 
 lock:  ## renew the locked requirements
+	@scripts/setup.sh dev
 	@scripts/lock.sh
 
 clean:  ## remove what the targets made

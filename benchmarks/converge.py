@@ -14,7 +14,7 @@ from benchmarks.table import line
 def rows(bench: Bench) -> Iterator[str]:
     """Nothing to do, from nothing, and twenty accounts; at 0 and 50 ms round trip."""
     yield "converge: the same account through rvstate, stock pyinfra operations and Ansible"
-    ansible = _ansible(bench) if bench.peers else None
+    ansible = _ansible() if bench.peers else None
     for rtt in (0, 50):
         bench.cluster.latency(rtt)
         yield f"  nothing to do, {rtt} ms round trip"
@@ -113,7 +113,7 @@ def _stock(bench: Bench, user: str) -> tuple[str, ...]:
     )
 
 
-def _ansible(bench: Bench) -> Path | None:
+def _ansible() -> Path:
     """ansible-playbook in an environment of its own: it is no dependency of the project."""
     place = BIN.parent / "peers"
     if not (place / "bin" / "ansible-playbook").exists():

@@ -40,7 +40,8 @@ shellcheck:
 	@scripts/shell-scripts.sh | tr '\n' '\0' | xargs -0 $(BIN)/shellcheck
 
 unit:
-	@$(SOURCES) $(BIN)/python -m pytest -q -m "not cluster and not slow" tests
+	@$(SOURCES) $(BIN)/python -m pytest -q -n 2 -m "not cluster and not slow" \
+	    --ignore=tests/remote --ignore=tests/account --ignore=tests/operations tests
 
 docs:  ## build the documentation, strictly
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict --site-dir .venv/site

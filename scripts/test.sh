@@ -2,6 +2,16 @@
 # Every tier of tests, and a line that says how many of each ran.
 set -eu
 cd "$(dirname "$0")/.."
+if ! command -v ssh >/dev/null 2>&1; then
+    # a client program; it starts no service
+    if [ "${CI:-}" = true ] && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
+        apt-get update -qq && apt-get install -y -qq --no-install-recommends openssh-client
+    else
+        echo "test: the program ssh is needed for the tests on the mini-cluster." >&2
+        echo "  → Install it (Debian and Ubuntu: apt-get install openssh-client)." >&2
+        exit 1
+    fi
+fi
 # the installed wheel is tried, not the sources beside it
 unset PYTHONPATH
 report=$(mktemp "${TMPDIR:-/tmp}/rvstate-tiers.XXXXXX")

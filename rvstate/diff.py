@@ -47,9 +47,10 @@ def plan(desired: DesiredState, observed: ObservedState, *, remove_originals: bo
         observed: What the look found.
         remove_originals: Whether what earlier migrations set aside should go.
     """
-    changes = [_change(resource, observed) for resource in desired.resources]
+    resources = dict.fromkeys(desired.resources)
     if remove_originals and desired.of("cache"):
-        changes += [original(kept) for kept in observed.originals]
+        resources.update(dict.fromkeys(_kept(found) for found in observed.originals))
+    changes = [_change(resource, observed) for resource in resources]
     return Plan(tuple(_within_space(changes, observed)))
 
 
@@ -113,7 +114,7 @@ def _change(resource: Resource, observed: ObservedState) -> Change:
         case ConfigFile():
             return config(resource, observed)
         case Kept():
-            raise AssertionError("an original is observed, never declared")
+            return original(resource, observed)
 
 
 def _same(resource: Resource, reason: str) -> Change:
@@ -268,14 +269,20 @@ def _resumed(resource: CacheLink) -> Change:
     )
 
 
-def original(kept: Original) -> Change:
+def _kept(found: Original) -> Kept:
+    return Kept(RemotePath(found.path), RemotePath(found.target), found.record)
+
+
+def original(resource: Kept, observed: ObservedState) -> Change:
     """An original that is to go: its contents are verified once more before."""
-    resource = Kept(RemotePath(kept.path), RemotePath(kept.target), kept.record)
-    size = f"{kept.entries} entries, {human_bytes(kept.size)}"
+    found = next((x for x in observed.originals if x.record == resource.record), None)
+    if found is None:
+        return _same(resource, "it is gone")
+    size = f"{found.entries} entries, {human_bytes(found.size)}"
     return Change(
         resource,
         Action.REMOVE,
-        f"{size}, verified again against {kept.target}",
+        f"{size}, verified again against {found.target}",
         (),
         f"original with {size}",
         "absent",

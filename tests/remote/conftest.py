@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -12,36 +10,21 @@ from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
-from harness import Account
-
-CLUSTER = Path(__file__).parents[1] / "cluster" / "cluster"
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
+from accountkit import path_with_rsync  # noqa: E402
+from harness import Account  # noqa: E402
 
 
 @pytest.fixture(scope="session")
 def rsync_path(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A PATH with an rsync: this machine's, or the one of the mini-cluster's tree of packages."""
-    path = os.environ["PATH"]
-    if shutil.which("rsync"):
-        return path
-    done = subprocess.run([sys.executable, CLUSTER, "packages"], capture_output=True, text=True)
-    trees = done.stdout.split()
-    if done.returncode != 0 or not trees:
-        reason = "no rsync on this machine, and the mini-cluster has none to lend: "
-        reason += (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+    path = path_with_rsync(tmp_path_factory.mktemp("bin"))
+    if path is None:
+        reason = "no rsync on this machine, and the mini-cluster cannot lend its own"
         if os.environ.get("CI") == "true":
             pytest.fail(reason, pytrace=False)
         pytest.skip(reason)
-    tree = Path(trees[-1])
-    loader = next(tree.glob("usr/lib/*/ld-linux*.so.*"))
-    folder = tmp_path_factory.mktemp("bin")
-    folder.chmod(0o755)
-    program = folder / "rsync"
-    program.write_text(
-        f'#!/bin/sh\nexec {loader} --library-path {loader.parent} {tree}/usr/bin/rsync "$@"\n'
-    )
-    program.chmod(0o755)
-    return f"{folder}:{path}"
+    return path
 
 
 @pytest.fixture(params=["sh", "bash"])

@@ -48,9 +48,13 @@ docs:  ## build the documentation, strictly
 
 cluster:  ## bring up a mini-cluster to play with
 	@tests/cluster/cluster up
+	@echo "ssh config: $$(tests/cluster/cluster ssh-config)   (hosts rv-login, rv-far, rv-duo, rv-jump)"
+	@echo "try it:     RVSTATE_HOME=/tmp/rvstate-try $(BIN)/rvstate init --host rv-login --site uva \\"
+	@echo "                --ssh-config $$(tests/cluster/cluster ssh-config) -y"
+	@echo "end it:     make cluster-down"
 
 cluster-down:  ## end it
-	@tests/cluster/cluster down
+	@tests/cluster/cluster down --wipe
 
 bench:  ## print the benchmark table; `make bench PEERS=no` leaves the peers out
 	@scripts/setup.sh dev

@@ -74,6 +74,12 @@ COMMANDS: dict[str, Entry] = {
     "rerun": Entry(
         "run:rerun", "Submit a run again: the same code, command and options.", "submits", "Jobs"
     ),
+    "sync": Entry(
+        "sync:sync",
+        "Bring code to the cluster without a job, or files back.",
+        "writes the account",
+        "Jobs",
+    ),
     "ps": Entry("jobs:ps", "List your runs and their states.", "reads", "Jobs"),
     "logs": Entry("jobs:logs", "Show what a run has written.", "reads", "Jobs"),
     "stop": Entry("jobs:stop", "End runs.", "writes the account", "Jobs"),

@@ -23,7 +23,7 @@ class Scripts:
 
     push: Script | None
     build: Script | None
-    submit: Script
+    submit: Script | None
 
 
 def run(
@@ -43,6 +43,8 @@ def run(
     Raises:
         ConvergeError: A step before the submission failed.
         SubmitError: The scheduler did not take the job.
+
+    With no script to submit there is no id either.
     """
     steps = [
         Step(
@@ -61,7 +63,8 @@ def run(
         steps.append(Step("sending the code", job.workspace, {"script": scripts.push}))
     if scripts.build is not None:
         steps.append(Step("building the environment", job.environment, {"script": scripts.build}))
-    steps.append(Step("submitting", job.submit, {"script": scripts.submit}))
+    if scripts.submit is not None:
+        steps.append(Step("submitting", job.submit, {"script": scripts.submit}))
     reports = drive.run(transport, tuple(steps), tell)
     for step, report in zip(steps, reports, strict=True):
         if report.ran and not report.succeeded:

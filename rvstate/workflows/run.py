@@ -17,6 +17,7 @@ from rvstate import archive, batchscript, command, diff, git, probe, request
 from rvstate import desired as desired_state
 from rvstate.errors import (
     ConfigError,
+    ConvergeError,
     ProbeError,
     RefusedError,
     RvstateError,
@@ -463,6 +464,35 @@ def _twice(
             "Another rvstate keeps changing this workspace.", "Wait for it, then try again."
         )
     return job, new, said
+
+
+def push_only(session: Session, prepared: Prepared, tell: Callable[[str], None]) -> tuple[str, ...]:
+    """Bring the code, and what it needs of the account, without environment and job.
+
+    Returns:
+        What the user should know.
+
+    Raises:
+        ConvergeError: A step failed, or somebody else keeps changing the workspace.
+    """
+    from rvstate.infra import runs
+
+    said: tuple[str, ...] = ("stale",)
+    for known, state in ((prepared.known, prepared.code_state), (None, "")):
+        script = push_script(replace(prepared, code_state=state), known)
+        scripts = runs.Scripts(push=script, build=None, submit=None)
+        if script is None and prepared.plan.empty:
+            return ()
+        transport, layout, plan = session.transport, prepared.layout, prepared.plan
+        _, _, said = runs.run(transport, layout, plan, prepared.observed, scripts, tell)
+        if "stale" not in said:
+            break
+    else:
+        raise ConvergeError(
+            "Another rvstate keeps changing this workspace.", "Wait for it, then try again."
+        )
+    session.state.keep_tree(_tree_key(session, prepared.workspace), prepared.tree)
+    return _told(said, prepared)
 
 
 def tested(session: Session, prepared: Prepared) -> str:

@@ -366,6 +366,19 @@ def test_many_names_survive_the_way(cluster: Any, laptop: Laptop, app: Path) -> 
     assert laptop.run("logs", found["job_id"]).stdout.strip() == expected
 
 
+def test_files_are_brought_back_byte_for_byte(
+    cluster: Any, laptop: Laptop, app: Path, tmp_path: Path
+) -> None:
+    """Over ssh, binary contents and odd names included; nothing of it comes half."""
+    made = "import os; os.makedirs('out'); open('out/x y\\n', 'wb').write(bytes(range(256)) * 999)"
+    done = laptop.run("run", "-f", "-o", "out", "python", "-c", made, cwd=app)
+    assert done.returncode == 0
+    (run,) = [r for r in laptop.document("ps", "-a")["runs"] if r["project"] == app.name]
+    remote = f"{SCRATCH}/.rv/outputs/{run['name']}-{run['job_id']}"
+    laptop.run("sync", "pull", remote, str(tmp_path / "here"), cwd=app)
+    assert (tmp_path / "here/out/x y\n").read_bytes() == bytes(range(256)) * 999
+
+
 def test_the_plain_pyinfra_command_gets_a_job(cluster: Any, laptop: Laptop, app: Path) -> None:
     """deploys/job.py through pyinfra itself: submission is the last operation."""
     root = Path(__file__).parent.parent.parent

@@ -355,3 +355,51 @@ def test_secrets_are_in_no_file_but_their_own(laptop: Laptop, app: Path) -> None
         if path.is_file() and secret.encode() in path.read_bytes()
     }
     assert holders == {"env.json", "local/scratch/.rv/env/user.env"}
+
+
+def test_code_can_be_brought_without_a_job(laptop: Laptop, app: Path) -> None:
+    """A dry run says what a push would do and does nothing; the push does just that, once."""
+    laptop.document("sync", "push", cwd=app)
+    write(app, {"train.py": "print('two')\n", "sub/conf.yaml": None, "new.py": ""})
+    planned = laptop.document("sync", "push", "--dry-run", cwd=app)
+    code = Path(planned["code"])
+    assert (sorted(planned["sent"]), planned["removed"]) == (
+        ["new.py", "train.py"],
+        ["sub/conf.yaml"],
+    )
+    assert (code / "sub/conf.yaml").exists()
+    done = laptop.document("sync", "push", cwd=app)
+    assert (done["sent"], done["removed"]) == (planned["sent"], planned["removed"])
+    assert set(contents(code)) == {".gitignore", "train.py", "new.py"}
+    assert laptop.document("sync", "push", cwd=app)["sent"] == []
+    assert laptop.document("ps", "-a")["runs"] == []
+
+
+def test_files_can_be_brought_back_and_overwrite_nothing_unasked(
+    laptop: Laptop, app: Path, tmp_path: Path
+) -> None:
+    """Whole directories of odd names; a file here that differs is refused before any is written."""
+    code = Path(laptop.document("sync", "push", cwd=app)["code"])
+    write(code, {f"results/{name}": name for name in ODD_NAMES})
+    os.symlink("line", code / "results/link")
+    listed = laptop.document("sync", "pull", "results", "--dry-run", cwd=app)["files"]
+    assert {row["path"]: row["bytes"] for row in listed} == {
+        **{name: len(name.encode("utf-8", "surrogateescape")) for name in ODD_NAMES},
+        "link": 0,
+    }
+    target = tmp_path / "here"
+    write(target, {"$HOME": "mine"})
+    done = laptop.run("sync", "pull", "results", str(target), cwd=app, status=3)
+    assert "$HOME" in done.stderr
+    assert contents(target) == {"$HOME": ("f", b"mine")}
+    laptop.run("sync", "pull", "--overwrite", "results", str(target), cwd=app)
+    assert contents(target) == contents(code / "results")
+    again = laptop.document("sync", "pull", "results", str(target), cwd=app)
+    assert again["files"] == []
+    laptop.run("sync", "pull", str(code / "train.py"), str(target), cwd=app)
+    assert (target / "train.py").read_text() == "print('one')\n"
+    os.symlink("/etc/passwd", code / "results/away")
+    done = laptop.run("sync", "pull", "results", str(tmp_path / "other"), cwd=app, status=3)
+    assert "away" in done.stderr
+    assert not (tmp_path / "other").exists()
+    assert "no file or directory" in laptop.run("sync", "pull", "x", cwd=app, status=1).stderr

@@ -222,7 +222,7 @@ def _listed(root: Path, prefix: str, rules: str | None, missing: list[str]) -> l
         rules: The text of the `.rvignore` above it, made to fit, or None.
         missing: Submodules that are not checked out are added.
     """
-    tracked = _names(root, "ls-files", "-z", "--cached")
+    tracked, links = _tracked(root)
     untracked = _names(root, "ls-files", "-z", "--others", "--exclude-standard")
     own = any(name.rsplit("/", 1)[-1] == ".rvignore" for name in (*tracked, *untracked))
     kept_back: set[str] = set()
@@ -235,10 +235,10 @@ def _listed(root: Path, prefix: str, rules: str | None, missing: list[str]) -> l
     for name in (*tracked, *untracked):
         if name in kept_back:
             continue
-        path = root / name
-        if not name.endswith("/") and (path.is_symlink() or not path.is_dir()):
+        if name not in links and not name.endswith("/"):
             found.append(name)
             continue
+        path = root / name
         # a submodule, or a repository of its own inside this one
         below = name.rstrip("/")
         if (path / ".git").exists():
@@ -249,6 +249,13 @@ def _listed(root: Path, prefix: str, rules: str | None, missing: list[str]) -> l
         elif not name.endswith("/"):
             missing.append(prefix + below)
     return found
+
+
+def _tracked(root: Path) -> tuple[list[str], set[str]]:
+    """Tracked names, and which of them are other repositories (git-ls-files(1), --stage)."""
+    entries = [entry.split("\t", 1) for entry in _names(root, "ls-files", "-z", "--stage")]
+    links = {name for head, name in entries if head.startswith("160000 ")}
+    return [name for _, name in entries], links
 
 
 def _text(path: Path) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 
 from rvstate.model.layout import branch_component
 
@@ -61,13 +62,13 @@ class Project:
         return branch_component(self.branch, self.commit)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Tree:
     """The files that would be sent, sorted by path."""
 
     files: tuple[File, ...]
 
-    @property
+    @cached_property
     def state(self) -> str:
         """One digest for all of it; equal exactly when nothing has to be sent."""
         total = hashlib.sha256()

@@ -397,6 +397,19 @@ def test_a_full_home_is_helped() -> None:
     assert [kind for kind, _ in plan.by_kind()] == ["cache", "shell"]
 
 
+def test_what_makes_room_comes_first() -> None:
+    """Among caches: a group's parts, then removals, then migrations, then new links."""
+    part = CacheLink("huggingface/hub", SCRATCH / "hf" / "hub", RemotePath("/g/hub"), shared=True)
+    new = CacheLink("pip", HOME / ".cache" / "pip", SCRATCH / ".cache" / "pip")
+    observed = seen({UV.path: directory()}, originals=(ASIDE,), **TREES)
+    plan = diff.plan(DesiredState((new, UV, part)), observed, remove_originals=True)
+    ((kind, changes),) = plan.by_kind()
+    assert kind == "cache"
+    assert [c.resource.name for c in changes] == [
+        *("huggingface/hub", "uv.rvstate-original-1-2", "uv", "pip"),
+    ]
+
+
 def test_a_home_with_room() -> None:
     """A home with room, or one that counts no inodes, refuses nothing."""
     for inodes in (1, None):

@@ -53,6 +53,17 @@ class Change:
         return self.resource.kind
 
 
+def _turn(change: Change) -> int:
+    """When a change has its turn among those of its kind.
+
+    Links to a group's directory come before the cache around them moves, and what makes room in a
+    home comes before what takes some.
+    """
+    if getattr(change.resource, "shared", False):
+        return 0
+    return {Action.REMOVE: 1, Action.MIGRATE: 2}.get(change.action, 3)
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
     """All that was looked at, no-ops included."""
@@ -87,7 +98,8 @@ class Plan:
 
     def by_kind(self) -> tuple[tuple[str, tuple[Change, ...]], ...]:
         """The changes in the order in which they are applied."""
-        grouped = ((kind, tuple(c for c in self.changes if c.kind == kind)) for kind in KINDS)
+        changes = sorted(self.changes, key=_turn)
+        grouped = ((kind, tuple(c for c in changes if c.kind == kind)) for kind in KINDS)
         return tuple((kind, changes) for kind, changes in grouped if changes)
 
     def only(self, kinds: frozenset[str]) -> Plan:

@@ -57,7 +57,8 @@ def _kind(
     if not plan.changes:
         host.noop(f"{kind}: {plan.unchanged} as declared")
         return
-    yield send(steps.script(kind, plan.changes, layout, remove_originals=remove_originals))
+    ((_, changes),) = plan.by_kind()
+    yield send(steps.script(kind, changes, layout, remove_originals=remove_originals))
 
 
 def _sentence(change: Change) -> str:

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from pyinfra.api.exceptions import InventoryError
+from pyinfra.api.exceptions import ConnectError, InventoryError
+from pyinfra.api.output import echo
 from pyinfra.api.util import get_file_io
 from pyinfra.connectors.base import BaseConnector, ConnectorData, DataMeta
 from pyinfra.connectors.util import (
@@ -19,7 +20,16 @@ from pyinfra.connectors.util import (
     make_unix_command_for_host,
 )
 
+from rvstate.errors import RvstateError
 from rvstate.transport import Completed, Ssh
+
+# Where the transport is kept: one that our own command handed over, or one made here.
+_OURS = "rvstate_transport"
+_OWN = "rvstate_own_transport"
+
+
+def _sentence(error: RvstateError) -> str:
+    return f"{error.message} {error.remedy}".strip()
 
 
 class OpensshData(ConnectorData):  # type: ignore[misc] # pyinfra is untyped here
@@ -49,18 +59,27 @@ class OpensshConnector(BaseConnector):  # type: ignore[misc] # pyinfra is untype
         yield f"@openssh/{name}", {"openssh_host": name}, []
 
     def connect(self) -> None:
-        """Nothing to do: the first command makes the connection, or finds it."""
+        """Have the connection, so that what is wrong with it is said before anything else.
+
+        Under our own commands it is there already, and their errors are theirs.
+        """
+        if _OURS in self.host.connector_data:
+            return
+        try:
+            self.transport.open()
+        except RvstateError as error:
+            raise ConnectError(_sentence(error)) from error
 
     @property
     def transport(self) -> Ssh:
         """The way to this host, kept for its life."""
-        kept = self.host.connector_data.get("rvstate_transport")
+        kept = self.host.connector_data.get(_OURS) or self.host.connector_data.get(_OWN)
         if kept is None:
             data = self.data
             kept = Ssh(
                 data["openssh_host"], data["openssh_user"] or None, data["openssh_config"] or None
             )
-            self.host.connector_data["rvstate_transport"] = kept
+            self.host.connector_data[_OWN] = kept
         return kept  # type: ignore[no-any-return] # connector_data is untyped
 
     def run_shell_command(
@@ -69,9 +88,21 @@ class OpensshConnector(BaseConnector):  # type: ignore[misc] # pyinfra is untype
         """Run one command; standard input may be text or bytes."""
         control = extract_control_arguments(arguments)
         line = make_unix_command_for_host(self.state, self.host, command, **arguments)
-        done = self.transport.execute(line.get_raw_value(), _bytes(control.get("_stdin")))
+        if print_input:
+            echo(f"{self.host.print_prefix}>>> {line.get_masked_value()}", err=True)
+        try:
+            done = self.transport.execute(line.get_raw_value(), _bytes(control.get("_stdin")))
+        except RvstateError as error:
+            if _OURS in self.host.connector_data:
+                raise
+            # the plain command knows nothing of our errors: a failed command with a reason
+            done = Completed(255, b"", _sentence(error))
+        lines = _lines(done)
+        if print_output:
+            for text in lines.output_lines:
+                echo(f"{self.host.print_prefix}{text}", err=True)
         expected = control.get("_success_exit_codes") or [0]
-        return done.status in expected, _lines(done)
+        return done.status in expected, lines
 
     def put_file(
         self,

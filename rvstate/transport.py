@@ -504,6 +504,9 @@ class Ssh:
         attempt = 1
         while (done := self._start(command, data).result()).status == 255:
             if explain(self.name, done.errors) is None:
+                if not done.errors.strip():
+                    # a session whose master lost its connection ends without a word
+                    raise _cut(self.name)
                 break
             self._repeatable(done, attempt)
             attempt += 1

@@ -24,8 +24,10 @@ from rvstate.errors import RvstateError
 from rvstate.transport import Completed, Ssh
 
 # Where the transport is kept: one that our own command handed over, or one made here.
-_OURS = "rvstate_transport"
+OURS = "rvstate_transport"
 _OWN = "rvstate_own_transport"
+# where the trouble that ended a host is kept for our own commands
+ERROR = "rvstate_error"
 
 
 def _sentence(error: RvstateError) -> str:
@@ -63,7 +65,7 @@ class OpensshConnector(BaseConnector):  # type: ignore[misc] # pyinfra is untype
 
         Under our own commands it is there already, and their errors are theirs.
         """
-        if _OURS in self.host.connector_data:
+        if OURS in self.host.connector_data:
             return
         try:
             self.transport.open()
@@ -73,7 +75,7 @@ class OpensshConnector(BaseConnector):  # type: ignore[misc] # pyinfra is untype
     @property
     def transport(self) -> Ssh:
         """The way to this host, kept for its life."""
-        kept = self.host.connector_data.get(_OURS) or self.host.connector_data.get(_OWN)
+        kept = self.host.connector_data.get(OURS) or self.host.connector_data.get(_OWN)
         if kept is None:
             data = self.data
             kept = Ssh(
@@ -93,9 +95,9 @@ class OpensshConnector(BaseConnector):  # type: ignore[misc] # pyinfra is untype
         try:
             done = self.transport.execute(line.get_raw_value(), _bytes(control.get("_stdin")))
         except RvstateError as error:
-            if _OURS in self.host.connector_data:
-                raise
-            # the plain command knows nothing of our errors: a failed command with a reason
+            # pyinfra knows nothing of our errors: a failed command with a reason, on this host
+            # alone; our own commands find the error itself again
+            self.host.connector_data[ERROR] = error
             done = Completed(255, b"", _sentence(error))
         lines = _lines(done)
         if print_output:

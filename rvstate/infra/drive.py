@@ -19,6 +19,8 @@ from pyinfra.api.operation import add_op  # noqa: E402
 from pyinfra.api.operations import run_ops  # noqa: E402
 from pyinfra.api.state import BaseStateCallback  # noqa: E402
 
+from rvstate.errors import RvstateError  # noqa: E402
+from rvstate.infra.connector import ERROR, OURS  # noqa: E402
 from rvstate.script import Answer, read_any  # noqa: E402
 from rvstate.transport import LOCAL, Local, Ssh, Transport  # noqa: E402
 
@@ -50,12 +52,14 @@ class Report:
         succeeded: Whether every command of it succeeded.
         answer: The answer of its script; None where none was sent or it never began.
         errors: Standard error, for people.
+        error: The trouble with the connection that ended this account's steps.
     """
 
     ran: bool
     succeeded: bool
     answer: Answer | None
     errors: str
+    error: RvstateError | None = None
 
 
 class _Progress(BaseStateCallback):  # type: ignore[misc] # pyinfra is untyped here
@@ -90,7 +94,11 @@ def run(
     Raises:
         RvstateError: An operation refused before it changed anything.
     """
-    return run_all((Work(transport, steps),), tell)[0]
+    (reports,) = run_all((Work(transport, steps),), tell)
+    for report in reports:
+        if report.error is not None:
+            raise report.error
+    return reports
 
 
 def run_all(works: tuple[Work, ...], tell: Callable[[str], None]) -> tuple[tuple[Report, ...], ...]:
@@ -108,7 +116,7 @@ def run_all(works: tuple[Work, ...], tell: Callable[[str], None]) -> tuple[tuple
     state.add_callback_handler(_Progress(tell))
     hosts = [inventory.get_host(name) for name in names]
     for host, work in zip(hosts, works, strict=True):
-        host.connector_data["rvstate_transport"] = work.transport
+        host.connector_data[OURS] = work.transport
     connect_all(state)
     metas = [
         [
@@ -128,7 +136,10 @@ def run_all(works: tuple[Work, ...], tell: Callable[[str], None]) -> tuple[tuple
     for work, done in zip(works, metas, strict=True):
         if isinstance(work.transport, Local):
             work.transport.commands += sum(meta.is_complete() and meta.executed for meta in done)
-    return tuple(tuple(_report(meta) for meta in done) for done in metas)
+    return tuple(
+        tuple(_report(meta, host.connector_data.get(ERROR)) for meta in done)
+        for host, done in zip(hosts, metas, strict=True)
+    )
 
 
 def _host_name(number: int, transport: Transport) -> str:
@@ -136,9 +147,13 @@ def _host_name(number: int, transport: Transport) -> str:
     return f"@openssh/{number}:{transport.name}" if isinstance(transport, Ssh) else LOCAL
 
 
-def _report(meta: Any) -> Report:
+def _report(meta: Any, trouble: RvstateError | None) -> Report:
     if not meta.is_complete():
         return Report(False, False, None, "")
+    succeeded = meta.did_succeed()
+    errors = "\n".join(meta.stderr_lines)
+    if not succeeded and trouble is not None:
+        return Report(True, False, None, errors, trouble)
     output = "\n".join(meta.stdout_lines) + "\n"
     answer = read_any(output.encode("utf-8", "surrogateescape"))
-    return Report(True, meta.did_succeed(), answer, "\n".join(meta.stderr_lines))
+    return Report(True, succeeded, answer, errors)

@@ -51,7 +51,13 @@ def apply(jobs: tuple[Job, ...], tell: Callable[[str], None]) -> tuple[tuple[Res
         RvstateError: An operation refused before it changed anything.
     """
     works = tuple(Work(job.transport, _steps(job)) for job in jobs)
-    reports = drive.run_all(works, tell)
+    if len(works) == 1:
+        # trouble with the only connection there is ends the command, with its own remedy
+        reports: tuple[tuple[Report, ...], ...] = (
+            drive.run(works[0].transport, works[0].steps, tell),
+        )
+    else:
+        reports = drive.run_all(works, tell)
     return tuple(_results(job, done) for job, done in zip(jobs, reports, strict=True))
 
 
@@ -76,6 +82,9 @@ def _results(job: Job, reports: tuple[Report, ...]) -> tuple[Result, ...]:
     for (kind, changes), report in zip(job.kinds(), reports, strict=True):
         if not report.ran:
             found += [Result(change, _NOT_TRIED) for change in changes]
+            continue
+        if report.error is not None:
+            found += [Result(change, report.error.message) for change in changes]
             continue
         output = report.answer.body.decode("utf-8", "replace") if report.answer else ""
         found += steps.results(kind, changes, output, report.errors)

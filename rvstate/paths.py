@@ -62,8 +62,9 @@ def component(name: str) -> str:
     `/` becomes `--`, other characters than letters, digits, `.`, `_`, `-` are dropped, and at most
     80 characters remain.  The result is injective: where something was dropped or cut, or where a
     name holds `--` itself, `-x` and a short digest of the full name are appended; a name that ends
-    like that by itself, or looks like a detached HEAD's directory, gets a digest as well.  (A digest without the `x` would be mistaken for the
-    date in `exp-20240115`, and the other way round.)
+    like that by itself, or looks like a detached HEAD's directory, gets a digest as well.  (A
+    digest without the `x` would be mistaken for the date in `exp-20240115`, and the other way
+    round.)
 
     Args:
         name: Any text, for example `feature/foo`.

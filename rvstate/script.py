@@ -42,7 +42,8 @@ class Script:
         two of them.
         """
         call = " ".join(("rv_run", quote(self.nonce), *map(quote, self.args)))
-        return f"{assets.script('lib')}\n{assets.script(self.name)}\nrv_run_this() {{ {call}\n}}\nrv_run_this\n"
+        whole = f"rv_run_this() {{ {call}\n}}\nrv_run_this\n"
+        return f"{assets.script('lib')}\n{assets.script(self.name)}\n{whole}"
 
     @property
     def data(self) -> bytes:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent / "cluster"))
-from fixture import cluster  # noqa: E402, F401 - the mini-cluster, one for the session
+from fixture import cluster  # noqa: F401 - the mini-cluster, one for the session
 
 TIERS = ("unit", "shell", "account", "cluster")
 _HERE = Path(__file__).parent

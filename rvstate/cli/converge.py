@@ -58,9 +58,9 @@ def converge(
 ) -> int:
     """Make the account on the cluster as declared.
 
-    Looks with one remote command, shows the plan, asks, applies it, looks again, and prints a recap.
-    Nothing that is not rvstate's is touched: what stands in the way is refused together with the
-    ways out, before anything is written.
+    Looks with one remote command, shows the plan, asks, applies it, looks again, and prints a
+    recap. Nothing that is not rvstate's is touched: what stands in the way is refused together
+    with the ways out, before anything is written.
     """
     kinds = _kinds(only, skip)
     tell = Progress(quiet=as_json)

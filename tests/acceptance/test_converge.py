@@ -354,8 +354,12 @@ def test_plain_pyinfra(
 
     def pyinfra(option: str) -> str:
         done = subprocess.run(
-            [str(Path(sys.executable).parent / "pyinfra"), "inventories/rivanna.py", "deploys/account.py",
-             option],
+            [
+                str(Path(sys.executable).parent / "pyinfra"),
+                "inventories/rivanna.py",
+                "deploys/account.py",
+                option,
+            ],
             cwd=ROOT,
             env={**os.environ, "RVSTATE_HOME": str(found.state), "PYINFRA_CONNECTOR": connector},
             capture_output=True,

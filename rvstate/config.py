@@ -24,6 +24,7 @@ from rvstate.model.settings import SECRET_KEYS, Settings
 from rvstate.model.site import CLOCKS, TOUCH_POLICIES, Site
 from rvstate.schema import Table
 from rvstate.slurm import duration
+from rvstate.state import write_private
 
 _LOCAL_SITE = "local"
 # Variables with a meaning of their own, which are no settings.
@@ -505,22 +506,7 @@ def _wanted(
 
 def write(path: Path, text: str) -> None:
     """Put a private file (0600) in place, at once or not at all; a link stays a link."""
-    target = path.resolve()
-    target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    part = target.with_name(f".{target.name}.{os.getpid()}")
-    try:
-        fd = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
-        with os.fdopen(fd, "w", encoding="utf-8") as file:
-            os.fchmod(fd, 0o600)
-            file.write(text)
-            file.flush()
-            os.fsync(fd)
-        part.replace(target)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise ConfigError(
-            f"{target} cannot be written: {error.strerror}.", "Mend that, then run this again."
-        ) from error
+    write_private(path.resolve(), text)
 
 
 def _private_home() -> None:

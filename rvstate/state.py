@@ -18,6 +18,39 @@ if TYPE_CHECKING:
     from rvstate.model.project import Seen, Tree
 
 
+def write_private(path: Path, text: str, errors: str = "strict") -> None:
+    """Put a file (0600) in a private directory in place, at once or not at all.
+
+    Args:
+        path: Where; a link is replaced, not followed.
+        text: Its contents, written as UTF-8.
+        errors: What becomes of text that is none, as `open` takes it.
+
+    Raises:
+        ConfigError: It cannot be written; what was there is still there.
+    """
+    part = path.with_name(f".{path.name}.{os.getpid()}")
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        fd = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+        with os.fdopen(fd, "w", encoding="utf-8", errors=errors) as file:
+            os.fchmod(fd, 0o600)
+            file.write(text)
+            file.flush()
+            os.fsync(fd)
+        part.replace(path)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise ConfigError(
+            f"{path} cannot be written: {error.strerror}.", "Mend that, then run this again."
+        ) from error
+
+
+def _keep(path: Path, text: str) -> None:
+    # names of files and variables may hold any bytes
+    write_private(path, text, "surrogateescape")
+
+
 @dataclass(frozen=True, slots=True)
 class State:
     """What rvstate keeps on this machine; the directory is made private when first written to."""
@@ -59,17 +92,17 @@ class State:
         with self._locked("env.lock"):
             variables = self.variables()
             change(variables)
-            self._write(self._variables, json.dumps({"vars": variables}, indent=2) + "\n")
+            _keep(self._variables, json.dumps({"vars": variables}, indent=2) + "\n")
             return variables
 
     def keep_receipt(self, run_id: str, receipt: dict[str, Any]) -> None:
         """Keep what a run was made of."""
-        self._write(self.root / "runs" / f"{run_id}.json", json.dumps(receipt, indent=2) + "\n")
+        _keep(self.root / "runs" / f"{run_id}.json", json.dumps(receipt, indent=2) + "\n")
 
     def keep_tree(self, key: str, tree: Tree) -> None:
         """Remember which files a workspace holds, so that the next push is only the difference."""
         rows = [[f.path, f.kind, f.digest, f.size] for f in tree.files]
-        self._write(self._tree(key), json.dumps(rows))
+        _keep(self._tree(key), json.dumps(rows))
 
     def tree(self, key: str) -> Tree | None:
         """What was remembered; None where nothing was, or not readably."""
@@ -96,7 +129,7 @@ class State:
 
     def keep_seen(self, root: str, seen: Seen) -> None:
         """Remember what a scan saw."""
-        self._write(self._seen(root), json.dumps(seen))
+        _keep(self._seen(root), json.dumps(seen))
 
     def _seen(self, root: str) -> Path:
         name = hashlib.sha256(root.encode("utf-8", "surrogateescape")).hexdigest()[:24]
@@ -108,23 +141,6 @@ class State:
         for path in sorted(folder.glob("*.json"), reverse=True) if folder.is_dir() else ():
             with contextlib.suppress(OSError, ValueError):
                 yield json.loads(path.read_text("utf-8"))
-
-    def _write(self, path: Path, text: str) -> None:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        part = path.with_name(f".{path.name}.{os.getpid()}")
-        try:
-            fd = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
-            with os.fdopen(fd, "w", encoding="utf-8", errors="surrogateescape") as file:
-                os.fchmod(fd, 0o600)
-                file.write(text)
-                file.flush()
-                os.fsync(fd)
-            part.replace(path)
-        except OSError as error:
-            part.unlink(missing_ok=True)
-            raise ConfigError(
-                f"{path} cannot be written: {error.strerror}.", "Mend that, then run this again."
-            ) from error
 
     @contextlib.contextmanager
     def _locked(self, name: str) -> Iterator[None]:

@@ -44,6 +44,7 @@ ASIDE = {
     "model": {"model"},
     "steps": {"diff"},
     "ahead": {"transport"},
+    "config": {"state"},
     "infra": {"infra", "config", "transport", "state"},
     "workflows": {"workflows"},
     "cli": {"cli", "views"},

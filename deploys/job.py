@@ -16,7 +16,9 @@ from rvstate.model.observed import ObservedState
 from rvstate.model.resources import DesiredState
 from rvstate.probe import Question
 from rvstate.request import Request
-from rvstate.workflows import run
+from rvstate.workflows.run import scripts
+from rvstate.workflows.run.order import Order
+from rvstate.workflows.run.prepare import prepare
 from rvstate.workflows.session import open_session
 
 session = open_session(project=Path.cwd())
@@ -33,8 +35,8 @@ def look(asked: tuple[Question, ...]) -> ObservedState:
 words = tuple(shlex.split(host.data.get("command") or ""))
 if not words:
     raise SystemExit('Say what to run: --data command="python train.py"')
-order = run.Order(words, Request(), host.data.get("name"), (), Path.cwd())
-prepared = run.prepare(session, order, lambda _: None, look=look)
+order = Order(words, Request(), host.data.get("name"), (), Path.cwd())
+prepared = prepare(session, order, lambda _: None, look=look)
 
 for kind, changes in prepared.plan.by_kind():
     if kind in account.BY_KIND:
@@ -44,7 +46,7 @@ for kind, changes in prepared.plan.by_kind():
             layout=prepared.layout,
             observed=prepared.observed,
         )
-job.workspace(name="rvstate code", script=run.push_script(prepared, prepared.known))
-job.environment(name="rvstate environment", script=run.build_script(prepared))
+job.workspace(name="rvstate code", script=scripts.push_script(prepared, prepared.known))
+job.environment(name="rvstate environment", script=scripts.build_script(prepared))
 if not host.data.get("project_only"):
-    job.submit(name="rvstate job", script=run.submit_script(session, prepared))
+    job.submit(name="rvstate job", script=scripts.submit_script(session, prepared))

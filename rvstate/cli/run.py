@@ -15,8 +15,11 @@ from rvstate.model.job import RunRecord
 from rvstate.request import Request, raw_option, with_preset
 from rvstate.slurm.states import JobState
 from rvstate.views import runs as view
-from rvstate.workflows import run as workflow
-from rvstate.workflows.run import Order, Prepared, Submitted
+from rvstate.workflows.run import again
+from rvstate.workflows.run.order import Order
+from rvstate.workflows.run.prepare import prepare
+from rvstate.workflows.run.prepared import Prepared, Submitted
+from rvstate.workflows.run.submit import submit, tested
 from rvstate.workflows.session import Session
 
 _F = TypeVar("_F", bound=Callable[..., Any])
@@ -91,15 +94,15 @@ def run(
     if not as_json:
         view.show_where(account.config)
     if resume:
-        return _finish(account, workflow.resume(account, here, tell), tell, follow, as_json)
+        return _finish(account, again.resume(account, here, tell), tell, follow, as_json)
     order = _order(account, command, here, options)
-    prepared = workflow.prepare(account, order, tell, ahead=not dry_run)
+    prepared = prepare(account, order, tell, ahead=not dry_run)
     tell.done()
     _show_notices(prepared, command)
     if dry_run:
-        view.show_dry_run(prepared, workflow.tested(account, prepared), as_json=as_json)
+        view.show_dry_run(prepared, tested(account, prepared), as_json=as_json)
         return 0
-    return _finish(account, workflow.submit(account, prepared, tell), tell, follow, as_json)
+    return _finish(account, submit(account, prepared, tell), tell, follow, as_json)
 
 
 @click.command(context_settings={"allow_interspersed_args": False})
@@ -119,7 +122,7 @@ def render(
     """
     here = Path.cwd()
     account = session(cluster, site, host, project=_project(here))
-    prepared = workflow.prepare(account, _order(account, command, here, options), lambda _: None)
+    prepared = prepare(account, _order(account, command, here, options), lambda _: None)
     click.echo(prepared.text, nl=False)
     return 0
 
@@ -141,7 +144,7 @@ def rerun(
     tell = Progress(quiet=as_json)
     if not as_json:
         view.show_where(account.config)
-    return _finish(account, workflow.rerun(account, run, tell), tell, follow, as_json)
+    return _finish(account, again.rerun(account, run, tell), tell, follow, as_json)
 
 
 def _order(

@@ -12,7 +12,7 @@ from rvstate.diff import human_bytes
 from rvstate.model.job import RunRecord
 from rvstate.slurm import duration
 from rvstate.slurm.states import FINISHED
-from rvstate.workflows.run import Prepared, Submitted, command_line
+from rvstate.workflows.run.prepared import Prepared, Submitted, command_line
 
 
 def show_where(config: Config) -> None:

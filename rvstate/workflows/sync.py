@@ -15,8 +15,10 @@ from rvstate.errors import ConvergeError, RefusedError, RvstateError
 from rvstate.model.layout import SYMBOLIC, Layout
 from rvstate.request import Request
 from rvstate.script import Script
-from rvstate.workflows import run
-from rvstate.workflows.run import Order, Prepared
+from rvstate.workflows.run.order import Order
+from rvstate.workflows.run.prepare import prepare
+from rvstate.workflows.run.prepared import Prepared
+from rvstate.workflows.run.submit import push_only
 from rvstate.workflows.session import Session
 
 _SHOWN = 5
@@ -41,7 +43,7 @@ def prepare_push(session: Session, directory: Path, tell: Callable[[str], None])
     """
     # no job follows, so what a job would ask for does not matter
     order = Order(("true",), Request(gpus=0), None, (), directory)
-    return run.prepare(session, order, tell)
+    return prepare(session, order, tell)
 
 
 def push(session: Session, prepared: Prepared, tell: Callable[[str], None]) -> Pushed:
@@ -50,7 +52,7 @@ def push(session: Session, prepared: Prepared, tell: Callable[[str], None]) -> P
     Raises:
         ConvergeError: It failed, or somebody else keeps pushing.
     """
-    said = run.push_only(session, prepared, tell)
+    said = push_only(session, prepared, tell)
     return Pushed(prepared, said, session.transport.commands)
 
 

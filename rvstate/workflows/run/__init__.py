@@ -1,0 +1,1 @@
+"""`rvstate run`: a project in front of the user becomes a job."""

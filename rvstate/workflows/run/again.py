@@ -1,0 +1,142 @@
+"""Runs that are taken up or submitted once more."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from rvstate import git
+from rvstate.errors import (
+    ConfigError,
+    RefusedError,
+    SubmitError,
+)
+from rvstate.script import Script
+from rvstate.workflows.run.order import ordered
+from rvstate.workflows.run.prepare import prepare
+from rvstate.workflows.run.prepared import Prepared, Submitted
+from rvstate.workflows.run.scripts import PATIENCE, scheduler
+from rvstate.workflows.run.submit import submit
+from rvstate.workflows.session import Session
+
+
+def resume(session: Session, here: Path, tell: Callable[[str], None]) -> Submitted:
+    """Take up the newest run of this account that was never answered.
+
+    The cluster is asked first; only a run that it does not know is submitted, and only with the
+    code that it was begun with.
+
+    Raises:
+        ConfigError: Every run was answered.
+        RefusedError: It was never submitted, and the code has changed since.
+    """
+    found = next(
+        (
+            receipt
+            for receipt in session.state.receipts()
+            if receipt.get("cluster") == session.label
+            and not receipt.get("job_id")
+            and not receipt.get("failed")
+        ),
+        None,
+    )
+    if found is None:
+        raise ConfigError(
+            f"Every run that was sent to {session.label} from here was answered.",
+            "`rvstate ps` lists them.",
+        )
+    root = Path(str(found.get("root") or here))
+    order = ordered(found, root, str(found["run_id"]))
+    tell("looking the run up")
+    prepared = prepare(session, order, tell)
+    job = _find(session, prepared)
+    if job is not None:
+        session.state.keep_receipt(prepared.run_id, {**found, "job_id": job})
+        return Submitted(prepared, job, False, session.transport.commands)
+    if prepared.tree.state != found.get("tree"):
+        raise RefusedError(
+            f"Run {prepared.run_id} was never submitted, and the code has changed since.",
+            "Nothing was submitted. Run the command again for a new run of the code as it is now.",
+        )
+    return submit(session, prepared, tell)
+
+
+def _find(session: Session, prepared: Prepared) -> str | None:
+    """The job that a run became, as the cluster knows it."""
+    _, queue, history = scheduler(session, prepared.layout)
+    run = prepared.spec.run_directory
+    answer = session.transport.run(
+        Script("find_job", (prepared.workspace.root / "lock", PATIENCE, run, queue, history))
+    )
+    if answer.status != 0:
+        said = answer.errors.strip().removeprefix("rvstate: ") or "it gave no reason"
+        raise SubmitError(f"The run could not be looked up: {said}", "Try again in a minute.")
+    word, _, job = answer.body.decode("utf-8", "replace").strip().partition(" ")
+    return job if word == "found" else None
+
+
+def rerun(session: Session, wanted: str, tell: Callable[[str], None]) -> Submitted:
+    """Submit a run of this machine again, with exactly its code.
+
+    Args:
+        session: Which account.
+        wanted: A job id, a run id, or a name.
+        tell: As for `prepare`.
+
+    Raises:
+        ConfigError: No receipt here is of that run.
+        RefusedError: Its code is not at hand any more.
+    """
+    import tempfile
+
+    found = next(
+        (
+            receipt
+            for receipt in session.state.receipts()
+            if receipt.get("cluster") == session.label
+            and wanted in (receipt.get("job_id"), receipt.get("run_id"), receipt.get("name"))
+        ),
+        None,
+    )
+    if found is None:
+        raise ConfigError(
+            f"No run from this machine to {session.label} is called {wanted!r}.",
+            "`rvstate ps -a` lists the runs; one from another machine can be run again there.",
+        )
+    root = Path(str(found.get("root")))
+    order = ordered(found, root)
+    if not order.directory.is_dir():
+        raise RefusedError(
+            f"The project of that run, {root}, is not there any more.", "Check it out again."
+        )
+    prepared = prepare(session, order, tell)
+    if prepared.tree.state == found.get("tree"):
+        return submit(session, prepared, tell)
+    with tempfile.TemporaryDirectory(prefix="rvstate-") as folder:
+        # the same name, for the workspace is named after it
+        place = Path(folder) / root.name
+        place.mkdir()
+        commit = str(found.get("commit"))
+        if found.get("dirty") or not git.export(prepared.project, commit, place):
+            raise RefusedError(
+                f"The code of run {found['run_id']} is not in front of you any more, and it was "
+                "not a commit.",
+                f"As long as it is kept, it lies in {found.get('snapshot')} on the cluster.",
+            )
+        past = replace(
+            prepared.project,
+            root=str(place),
+            commit=commit,
+            branch=found.get("branch"),
+            changed=(),
+            in_git=False,
+        )
+        again = prepare(session, order, tell, past)
+        if again.tree.state != found.get("tree"):
+            raise RefusedError(
+                f"Commit {commit[:10]} alone is not the code of run {found['run_id']} "
+                "(submodules, or files that .rvignore names?).",
+                "Check that commit out as it was, and use rvstate run.",
+            )
+        return submit(session, again, tell)

@@ -1,0 +1,114 @@
+"""The values of a job: what its batch script is rendered from."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from rvstate import command, git
+from rvstate import desired as desired_state
+from rvstate.model import environment as environments
+from rvstate.model.environment import Package
+from rvstate.model.job import JobSpec
+from rvstate.model.layout import Layout, Workspace
+from rvstate.model.project import Project, Tree
+from rvstate.paths import RemotePath
+from rvstate.slurm.options import SbatchOptions, literal_path
+from rvstate.workflows.run.order import Order
+from rvstate.workflows.session import Session
+
+# From here on a snapshot shares its files with others instead of copying them: 1,000 small copies
+# take a second on a slow file system, and 64 MiB for each of thirty runs a day add up.
+_LARGE_FILES = 1000
+_LARGE_BYTES = 64 << 20
+
+
+def job_spec(
+    session: Session,
+    order: Order,
+    project: Project,
+    tree: Tree,
+    package: Package | None,
+    layout: Layout,
+    workspace: Workspace,
+    generation: RemotePath | None,
+    asked_for: SbatchOptions,
+    run_id: str,
+) -> JobSpec:
+    """What the batch script says, from what was asked, the project and the site.
+
+    Args:
+        session: Which account.
+        order: What the user asked for.
+        project: The project in front of the user.
+        tree: Its files.
+        package: Its own package, where it is one.
+        layout: The account's paths.
+        workspace: The project's and branch's paths.
+        generation: The directory of its environment, or None.
+        asked_for: What is asked of the scheduler.
+        run_id: Names the run.
+    """
+    settings, site = session.config.settings, session.config.site
+    name = order.name or command.job_name(order.words)
+    log = literal_path(layout.logs) + "/%x-%j"
+    options = replace(
+        asked_for,
+        name=name,
+        output=f"{log}.out",
+        error=f"{log}.err",
+        comment=f"rvstate:{run_id}",
+        export="NONE",
+    )
+    modules = (
+        settings.modules.cuda or site.modules.cuda,
+        settings.modules.python or site.modules.python,
+        *settings.modules.extra,
+    )
+    variables = {
+        **desired_state.cache_variables(settings, layout),
+        **_code_variables(project, package is not None),
+    }
+    described = f"commit {project.commit or 'none'}{' (dirty)' if project.dirty else ''}"
+    return JobSpec(
+        run_id=run_id,
+        options=options,
+        rv=layout.rv,
+        run_directory=layout.run(run_id),
+        library=desired_state.script_set(layout).path,
+        command=command.resolve(order.words),
+        variables=tuple(sorted(variables.items())),
+        variables_file=layout.env_file,
+        modules=tuple(m for m in modules if m),
+        environment=generation,
+        snapshot=workspace.snapshots / f"{name}-{run_id}",
+        subdirectory=project.subdirectory,
+        sources=_sources(tree) if package is not None else "",
+        read_only=_is_large(tree) and not order.writable,
+        extensions=package is not None and package.extensions,
+        keep=order.keep,
+        note=f"project {project.name}, branch {project.branch or 'none'}, {described}",
+    )
+
+
+def _code_variables(project: Project, packaged: bool) -> dict[str, str]:
+    """What tools would ask git for: no .git travels."""
+    if project.commit is None:
+        return {}
+    found = {
+        "RV_COMMIT": project.commit,
+        "RV_BRANCH": project.branch or "",
+        "RV_DIRTY": "1" if project.dirty else "0",
+        "WANDB_GIT_COMMIT": project.commit,
+    }
+    if packaged:
+        found["SETUPTOOLS_SCM_PRETEND_VERSION"] = git.version(project)
+    return found
+
+
+def _sources(tree: Tree) -> str:
+    """Where the project's own package is imported from, so that no job imports a newer one."""
+    return "src" if environments.uses_paths(file.path for file in tree.files) else "."
+
+
+def _is_large(tree: Tree) -> bool:
+    return len(tree.files) > _LARGE_FILES or tree.size > _LARGE_BYTES

@@ -1,0 +1,67 @@
+"""What the user asked for, and how a receipt tells of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rvstate.errors import (
+    ConfigError,
+)
+from rvstate.request import Request
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What the user asked for.
+
+    Args:
+        words: The command as typed.
+        request: The resources.
+        name: The job's name, or None for one from the command.
+        keep: Paths to keep at the end (`-o`).
+        directory: Where the user stands, on this machine.
+        writable: Whether the whole snapshot is the job's own.
+        require: `clean`, `pushed` or empty: what the commit must be.
+        run_id: The run to take up again, or empty for a new one.
+    """
+
+    words: tuple[str, ...]
+    request: Request
+    name: str | None
+    keep: tuple[str, ...]
+    directory: Path
+    writable: bool = False
+    require: str = ""
+    run_id: str = ""
+
+
+def ordered(found: dict[str, Any], directory: Path, run_id: str = "") -> Order:
+    """The order that a receipt tells of.
+
+    Args:
+        found: A receipt.
+        directory: The project's root on this machine.
+        run_id: As in `Order`.
+
+    Raises:
+        ConfigError: The receipt is of an earlier version, which kept no order.
+    """
+    order = found.get("order")
+    if not isinstance(order, dict):
+        raise ConfigError(
+            f"The receipt of run {found.get('run_id')} does not say what was asked for.",
+            "Type the command again.",
+        )
+    asked = dict(order["request"])
+    asked["raw"] = tuple((key, value) for key, value in asked.get("raw", ()))
+    return Order(
+        words=tuple(order["words"]),
+        request=Request(**asked),
+        name=order["name"],
+        keep=tuple(order["keep"]),
+        directory=directory / order["subdirectory"],
+        writable=bool(order["writable"]),
+        run_id=run_id,
+    )

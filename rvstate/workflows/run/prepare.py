@@ -1,0 +1,259 @@
+"""From a project in front of the user to a run that is ready: look, read, decide.
+
+Nothing is written on the cluster.
+"""
+
+from __future__ import annotations
+
+import datetime
+import importlib
+from collections.abc import Callable
+from pathlib import Path
+from secrets import token_hex
+
+from rvstate import batchscript, command, diff, git, probe, request
+from rvstate import desired as desired_state
+from rvstate.errors import (
+    RefusedError,
+)
+from rvstate.model import environment as environments
+from rvstate.model.environment import EnvironmentSpec, Package
+from rvstate.model.layout import SYMBOLIC, Layout, Workspace
+from rvstate.model.observed import ObservedState
+from rvstate.model.plan import Plan
+from rvstate.model.project import Project, Scan, Tree, TreeChange, difference
+from rvstate.model.resources import DesiredState
+from rvstate.paths import RemotePath
+from rvstate.script import Script
+from rvstate.workflows.run.jobspec import job_spec
+from rvstate.workflows.run.order import Order
+from rvstate.workflows.run.prepared import Prepared, tree_key
+from rvstate.workflows.session import Session
+
+# What a job needs of the account; links and the shell are `converge`'s business.
+_KINDS = frozenset({"directory", "env", "scripts", "tool"})
+# A file that a user may not have meant to send.
+_LARGE_FILE = 50 << 20
+_SHOWN = 5
+
+
+def prepare(
+    session: Session,
+    order: Order,
+    tell: Callable[[str], None],
+    project: Project | None = None,
+    look: Callable[[tuple[probe.Question, ...]], ObservedState] | None = None,
+    ahead: bool = False,
+) -> Prepared:
+    """Look at the account and the project, and render the batch script; writes nothing there.
+
+    Args:
+        session: Which account.
+        order: What the user asked for.
+        tell: Told what is being done, in a few words.
+        project: The project, where it is not the one at the order's directory.
+        look: Answers the questions about the account; default: one command over the session.
+        ahead: Whether a submission follows, so that what it needs is loaded meanwhile.
+
+    Raises:
+        ConfigError: An option or setting is wrong.
+        RefusedError: Something on the account or in the project is in the way.
+    """
+    asked_for = request.options(order.request, session.config.settings, session.config.site)
+    tell(f"looking at {session.label}")
+    project = project or git.inspect(order.directory)
+    _check_required(project, order.require)
+    read = _reader(project)
+    package = environments.package(read)
+    _check_package(package)
+    # the answer travels while the project is read
+    asked, script = _question(session, project)
+    running = session.transport.begin(script) if look is None else None
+    wanted_env = _environment(session, read)
+    scan = _scan(session, project)
+    if ahead:
+        # what submits takes longer to load than the answer needs to come
+        importlib.import_module("rvstate.infra.runs")
+    if look is not None:
+        observed = look(asked)
+    else:
+        assert running is not None
+        observed = probe.read(session.transport.finish(script, running), asked)
+    plan = diff.plan(_wanted(session, Layout(observed.account)), observed)
+    _check_plan(plan)
+    layout = Layout(observed.account)
+    workspace = layout.workspace(project.name, project.branch_component)
+    _check_identity(observed, workspace, project)
+    generation = _generation(layout, project, wanted_env)
+    stamp = observed.texts.get(workspace.environment / ".rvstate-environment", "")
+    run_id = order.run_id or _new_run_id()
+    spec = job_spec(
+        session,
+        order,
+        project,
+        scan.tree,
+        package,
+        layout,
+        workspace,
+        generation,
+        asked_for,
+        run_id,
+    )
+    code_state = observed.texts.get(workspace.manifest, "").strip()
+    known = known_tree(session, workspace, code_state, scan.tree)
+    change = difference(known or Tree(()), scan.tree)
+    return Prepared(
+        run_id=run_id,
+        project=project,
+        tree=scan.tree,
+        change=change,
+        known=known,
+        layout=layout,
+        workspace=workspace,
+        observed=observed,
+        plan=plan,
+        environment=wanted_env,
+        generation=generation,
+        environment_ready=wanted_env is None or stamp.split("\n", 1)[0] == wanted_env.digest,
+        code_state=code_state,
+        spec=spec,
+        text=batchscript.render(spec),
+        package=environments.package_files(package, git.version(project)) if package else (),
+        order=order,
+        notices=_notices(order, project, scan, change),
+    )
+
+
+def _new_run_id() -> str:
+    now = datetime.datetime.now(datetime.UTC)
+    return f"{now:%Y%m%d-%H%M%S}-{token_hex(4)}"
+
+
+def _check_required(project: Project, require: str) -> None:
+    if require and project.commit is None:
+        raise RefusedError(
+            f"--require {require} wants a commit, and {project.root} has none.",
+            "Commit the project, or leave out --require.",
+        )
+    if require and project.dirty:
+        raise RefusedError(
+            f"--require {require}: {_some(project.changed)} differ from the commit.",
+            "Commit or stash them, then run this again.",
+        )
+    if require == "pushed" and not git.is_pushed(project):
+        raise RefusedError(
+            f"--require pushed: no remote is known to have commit {(project.commit or '')[:10]}.",
+            "git push it, then run this again.",
+        )
+
+
+def _some(names: tuple[str, ...]) -> str:
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more
+
+
+def _check_package(package: Package | None) -> None:
+    if package is not None and package.backend:
+        raise RefusedError(
+            f"The project's own package is compiled by {package.backend}, and a job that imports "
+            "it from the snapshot would not find what is compiled.",
+            "Build a wheel and name it in requirements.txt, or keep the compiled part in a project "
+            "of its own.",
+        )
+
+
+def _check_plan(plan: Plan) -> None:
+    if plan.refusals:
+        first = plan.refusals[0]
+        raise RefusedError(
+            f"{first.kind} {first.resource.name}: {first.reason}.", "Run `rvstate converge`."
+        )
+
+
+def _notices(order: Order, project: Project, scan: Scan, change: TreeChange) -> tuple[str, ...]:
+    """What the user should know before anything is sent."""
+    paths = {file.path for file in scan.tree.files}
+    large = sorted((f for f in change.changed if f.size >= _LARGE_FILE), key=lambda f: -f.size)
+    found = [f"{diff.human_bytes(f.size)} will be sent: {f.path}" for f in large[:_SHOWN]]
+    behind = tuple(
+        word
+        for word in git.below(project, command.paths_in(order.words))
+        if word not in paths and not any(path.startswith(f"{word}/") for path in paths)
+    )
+    if behind:
+        found.append(
+            "named by the command and kept back by an ignore rule, so not in the job: "
+            f"{_some(behind)}"
+        )
+    return (*scan.notices, *found, *command.warnings(order.words, project.root))
+
+
+def _reader(project: Project) -> Callable[[str], str | None]:
+    root = Path(project.root)
+
+    def read(name: str) -> str | None:
+        path = root / name
+        return path.read_text("utf-8", "surrogateescape") if path.is_file() else None
+
+    return read
+
+
+def _environment(session: Session, read: Callable[[str], str | None]) -> EnvironmentSpec | None:
+    settings, site = session.config.settings, session.config.site
+    module = settings.modules.python or site.modules.python or ""
+    return environments.spec(read, settings.environment.python or "", module)
+
+
+def _scan(session: Session, project: Project) -> Scan:
+    seen = session.state.seen(project.root)
+    scan = git.scan(project, seen)
+    if scan.seen != seen:
+        session.state.keep_seen(project.root, scan.seen)
+    return scan
+
+
+def _wanted(session: Session, layout: Layout) -> DesiredState:
+    config = session.config
+    variables = session.state.variables()
+    found = desired_state.account(config.settings, config.site, layout.account, variables)
+    return DesiredState(tuple(r for r in found.resources if r.kind in _KINDS))
+
+
+def _question(session: Session, project: Project) -> tuple[tuple[probe.Question, ...], Script]:
+    symbolic = Layout(SYMBOLIC)
+    place = symbolic.workspace(project.name, project.branch_component)
+    asked = (
+        *probe.questions(_wanted(session, symbolic)),
+        ("text", place.manifest),
+        ("text", place.root / "identity"),
+        ("text", place.environment / ".rvstate-environment"),
+    )
+    return asked, probe.script(session.scratch, session.home, asked)
+
+
+def _check_identity(observed: ObservedState, workspace: Workspace, project: Project) -> None:
+    found = observed.texts.get(workspace.root / "identity", "").strip()
+    if found and found != project.identity:
+        raise RefusedError(
+            f"Another project named {project.name} has its code in {workspace.root}.",
+            "Rename this project's directory, or, if the other one is no longer needed, remove its "
+            f"workspace: rvstate exec \"rm -rf '{workspace.root}'\".",
+        )
+
+
+def _generation(
+    layout: Layout, project: Project, spec: EnvironmentSpec | None
+) -> RemotePath | None:
+    if spec is None:
+        return None
+    # a name that no branch can have, for no component begins with a dot
+    folder = layout.envs / project.name / ".generations" / project.branch_component
+    return folder / spec.digest
+
+
+def known_tree(session: Session, workspace: Workspace, code_state: str, tree: Tree) -> Tree | None:
+    """The tree that the cluster holds, where this machine knows it."""
+    if code_state == tree.state:
+        return tree
+    known = session.state.tree(tree_key(session, workspace))
+    return known if known is not None and known.state == code_state else None

@@ -1,0 +1,84 @@
+"""A run that is ready to be submitted, and what came of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from rvstate.model.environment import EnvironmentSpec
+from rvstate.model.job import JobSpec
+from rvstate.model.layout import Layout, Workspace
+from rvstate.model.observed import ObservedState
+from rvstate.model.plan import Plan
+from rvstate.model.project import Project, Tree, TreeChange
+from rvstate.paths import RemotePath
+from rvstate.shell import join
+from rvstate.workflows.run.order import Order
+from rvstate.workflows.session import Session
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A run, ready to be submitted; nothing was written yet."""
+
+    run_id: str
+    project: Project
+    tree: Tree
+    change: TreeChange
+    known: Tree | None
+    layout: Layout
+    workspace: Workspace
+    observed: ObservedState
+    plan: Plan
+    environment: EnvironmentSpec | None
+    generation: RemotePath | None
+    environment_ready: bool
+    code_state: str
+    spec: JobSpec
+    text: str
+    package: tuple[tuple[str, str], ...]
+    order: Order
+    notices: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Submitted:
+    """What came of it.
+
+    Args:
+        prepared: What was asked.
+        job: The scheduler's id.
+        new: False where a resumed invocation found its job.
+        remote_commands: How many remote commands it took in all.
+        notices: What the cluster had to say.
+    """
+
+    prepared: Prepared
+    job: str
+    new: bool
+    remote_commands: int
+    notices: tuple[str, ...] = ()
+
+    @property
+    def log(self) -> str:
+        """The log's path."""
+        return log_path(self.prepared, self.job, "out")
+
+    @property
+    def error_log(self) -> str:
+        """The error log's path."""
+        return log_path(self.prepared, self.job, "err")
+
+
+def log_path(prepared: Prepared, job: str, suffix: str) -> str:
+    """The path of a job's log; its suffix is `out` or `err`."""
+    return prepared.layout.logs / f"{prepared.spec.options.name}-{job}.{suffix}"
+
+
+def command_line(prepared: Prepared) -> str:
+    """The user's command, for people."""
+    return join(prepared.spec.command)
+
+
+def tree_key(session: Session, workspace: Workspace) -> str:
+    """Under which key this machine remembers the tree that a workspace holds."""
+    return f"{session.label}:{workspace.root}"

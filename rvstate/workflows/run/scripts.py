@@ -1,0 +1,134 @@
+"""The remote commands of a run: send the code, build the environment, submit."""
+
+from __future__ import annotations
+
+import datetime
+import fnmatch
+import json
+import sys
+
+from rvstate import archive
+from rvstate.model.layout import Layout
+from rvstate.model.project import Tree, difference
+from rvstate.script import Script
+from rvstate.shell import join, printf_b
+from rvstate.slurm import sacct, squeue
+from rvstate.workflows.run.prepared import Prepared
+from rvstate.workflows.run.receipt import receipt
+from rvstate.workflows.session import Session
+
+PATIENCE = "60"
+_HISTORY_DAYS = 14
+
+
+def push_script(prepared: Prepared, known: Tree | None) -> Script | None:
+    """What brings the workspace's code to the tree's state; None where it is there.
+
+    Args:
+        prepared: The run.
+        known: The tree that the workspace holds; None sends all of it.
+    """
+    tree, root = prepared.tree, prepared.workspace.root
+    if prepared.code_state == tree.state:
+        return None
+    change = difference(known or Tree(()), tree)
+    lists: dict[str, tuple[str, ...]] = {}
+    if known is None or not change.same_paths:
+        lists["files"] = tuple(f"./{file.path}" for file in tree.files)
+    if known is not None:
+        lists["changed"] = tuple(f"./{file.path}" for file in change.changed)
+        lists["deleted"] = tuple(f"./{path}" for path in change.deleted)
+        lists["emptied"] = tuple(f"./{path}" for path in change.emptied)
+    payload = archive.pack(prepared.project.root, change.changed, lists)
+    old = known.state if known is not None else "-"
+    return Script(
+        "push",
+        (root / "lock", PATIENCE, root, old, tree.state, prepared.project.identity),
+        payload,
+    )
+
+
+def build_script(prepared: Prepared) -> Script | None:
+    """What builds the project's environment; None where it is built or none is declared."""
+    spec, generation = prepared.environment, prepared.generation
+    if spec is None or generation is None or prepared.environment_ready:
+        return None
+    return Script(
+        "build_environment",
+        (
+            generation.parent / "lock",
+            "600",
+            prepared.workspace.environment,
+            generation,
+            spec.digest,
+            prepared.observed.tools.get("uv") or prepared.layout.tools / "bin" / "uv",
+            prepared.layout.scratch_caches / "uv",
+            spec.module,
+            spec.python,
+            prepared.workspace.code,
+            prepared.tree.state,
+            *spec.sources,
+        ),
+    )
+
+
+def scheduler(session: Session, layout: Layout) -> tuple[tuple[str, ...], str, str]:
+    """How a script is submitted, and the command lines that list jobs now and in the past."""
+    if session.config.site.scheduler == "process":
+        program = (sys.executable, "-m", "rvstate.process")
+        place = layout.rv / "process"
+        return (*program, "submit", place), join((*program, "list", place)), ":"
+    user = ' --user="$rv_user"'
+    past = join((*sacct.command(days=_HISTORY_DAYS)[:-2], "--format=JobID,SubmitLine"))
+    return ("sbatch", "--parsable"), join(squeue.command(finished=True)) + user, past + user
+
+
+def submit_script(session: Session, prepared: Prepared) -> Script:
+    """What takes the snapshot and submits the job."""
+    words, queue, history = scheduler(session, prepared.layout)
+    settings = session.config.settings
+    spec = prepared.spec
+    oldest = datetime.datetime.now(datetime.UTC) - datetime.timedelta(
+        days=settings.snapshot.keep_days
+    )
+    return Script(
+        "submit",
+        (
+            prepared.workspace.root / "lock",
+            PATIENCE,
+            prepared.workspace.root,
+            prepared.tree.state,
+            spec.snapshot or "",
+            "link" if spec.read_only else "copy",
+            f"{oldest:%Y%m%d-%H%M%S}",
+            spec.run_directory,
+            printf_b(prepared.text.encode("utf-8", "surrogateescape")),
+            printf_b(json.dumps(receipt(session, prepared, None)).encode()),
+            queue,
+            history,
+            *words,
+        ),
+        _run_files(prepared, settings.snapshot.writable),
+    )
+
+
+def _run_files(prepared: Prepared, patterns: tuple[str, ...]) -> bytes:
+    """What the run itself brings along: files that get copies of their own, package metadata."""
+    lists: dict[str, tuple[str, ...]] = {}
+    if prepared.spec.read_only and patterns:
+        names = tuple(f"./{f.path}" for f in prepared.tree.files if _matches(f.path, patterns))
+        if names:
+            lists["writable"] = names
+    if not lists and not prepared.package:
+        return b""
+    return archive.bundle({f"package/{path}": text for path, text in prepared.package}, lists)
+
+
+def _matches(path: str, patterns: tuple[str, ...]) -> bool:
+    """Whether a glob of `[snapshot] writable` names the file or a directory above it."""
+    above = [path[:at] for at, letter in enumerate(path) if letter == "/"]
+    return any(
+        fnmatch.fnmatchcase(part, pattern.rstrip("/"))
+        for pattern in patterns
+        for part in (path, *above)
+    )

@@ -1,0 +1,138 @@
+"""Make a prepared run so: what the account lacks, the code, the environment, the job last."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from rvstate.errors import (
+    ConvergeError,
+    ProbeError,
+    RvstateError,
+    SubmitError,
+    UnreachableError,
+)
+from rvstate.model.project import Tree
+from rvstate.shell import join
+from rvstate.workflows.run.prepared import Prepared, Submitted, tree_key
+from rvstate.workflows.run.receipt import receipt
+from rvstate.workflows.run.scripts import build_script, push_script, submit_script
+from rvstate.workflows.session import Session
+
+
+def submit(session: Session, prepared: Prepared, tell: Callable[[str], None]) -> Submitted:
+    """Make it so: what the account lacks, the code, the environment, and the job last.
+
+    Raises:
+        ConvergeError, SubmitError: A step failed; its own words are in the message.
+    """
+    begun = receipt(session, prepared, None)
+    session.state.keep_receipt(prepared.run_id, begun)
+    try:
+        job, new, said = _twice(session, prepared, tell)
+    except (UnreachableError, ProbeError) as error:
+        raise type(error)(
+            f"{error.message} Whether the job was submitted is not known here.",
+            "Run `rvstate run --resume`: it finds the job, or submits it, never twice.",
+        ) from error
+    except RvstateError as error:
+        # an answer, though not the one hoped for: nothing is left to be taken up again
+        session.state.keep_receipt(prepared.run_id, {**begun, "failed": error.message})
+        raise
+    if prepared.known is not prepared.tree:
+        session.state.keep_tree(tree_key(session, prepared.workspace), prepared.tree)
+    session.state.keep_receipt(prepared.run_id, receipt(session, prepared, job))
+    return Submitted(prepared, job, new, session.transport.commands, _told(said, prepared))
+
+
+def _twice(
+    session: Session, prepared: Prepared, tell: Callable[[str], None]
+) -> tuple[str, bool, tuple[str, ...]]:
+    job, new, said = _attempt(session, prepared, tell, known=prepared.known)
+    if job is None:
+        # somebody pushed meanwhile, or changed a file over there: send all of it, once
+        job, new, said = _attempt(session, replace(prepared, code_state=""), tell, known=None)
+    if job is None:
+        raise SubmitError(
+            "Another rvstate keeps changing this workspace.", "Wait for it, then try again."
+        )
+    return job, new, said
+
+
+def _attempt(
+    session: Session, prepared: Prepared, tell: Callable[[str], None], known: Tree | None
+) -> tuple[str | None, bool, tuple[str, ...]]:
+    from rvstate.infra import runs
+
+    scripts = runs.Scripts(
+        push=push_script(prepared, known),
+        build=build_script(prepared),
+        submit=submit_script(session, prepared),
+    )
+    return runs.run(
+        session.transport, prepared.layout, prepared.plan, prepared.observed, scripts, tell
+    )
+
+
+def push_only(session: Session, prepared: Prepared, tell: Callable[[str], None]) -> tuple[str, ...]:
+    """Bring the code, and what it needs of the account, without environment and job.
+
+    Returns:
+        What the user should know.
+
+    Raises:
+        ConvergeError: A step failed, or somebody else keeps changing the workspace.
+    """
+    from rvstate.infra import runs
+
+    said: tuple[str, ...] = ("stale",)
+    for known, state in ((prepared.known, prepared.code_state), (None, "")):
+        script = push_script(replace(prepared, code_state=state), known)
+        scripts = runs.Scripts(push=script, build=None, submit=None)
+        if script is None and prepared.plan.empty:
+            return ()
+        transport, layout, plan = session.transport, prepared.layout, prepared.plan
+        _, _, said = runs.run(transport, layout, plan, prepared.observed, scripts, tell)
+        if "stale" not in said:
+            break
+    else:
+        raise ConvergeError(
+            "Another rvstate keeps changing this workspace.", "Wait for it, then try again."
+        )
+    session.state.keep_tree(tree_key(session, prepared.workspace), prepared.tree)
+    return _told(said, prepared)
+
+
+def tested(session: Session, prepared: Prepared) -> str:
+    """What `sbatch --test-only` says of the batch script; nothing where there is no sbatch.
+
+    Raises:
+        SubmitError: Slurm would not take it.
+    """
+    if session.config.site.scheduler == "process":
+        return ""
+    words = ("env", "-u", "SBATCH_PARTITION", "-u", "SBATCH_ACCOUNT", "sbatch", "--test-only")
+    text = prepared.text.encode("utf-8", "surrogateescape")
+    done = session.transport.execute(join(words), text)
+    said = " ".join(done.errors.split()).removeprefix("sbatch: ")
+    if done.status != 0:
+        raise SubmitError(
+            f"Slurm would not take this job: {said or 'it gave no reason'}",
+            "Change the options, or ask the site what your account may use.",
+        )
+    return said
+
+
+def _told(said: tuple[str, ...], prepared: Prepared) -> tuple[str, ...]:
+    found = []
+    for line in said:
+        word, _, value = line.partition(" ")
+        if word == "aside":
+            found.append(f"files in the workspace that were not sent from here are kept in {value}")
+        elif word == "twin":
+            name = prepared.spec.options.name
+            found.append(
+                f"job {value} of the same name is active, and both use RV_CHECKPOINT_DIR "
+                f"{prepared.layout.checkpoints / name}; --name tells them apart"
+            )
+    return tuple(found)

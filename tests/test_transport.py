@@ -204,7 +204,7 @@ def test_what_ssh_does_not_say_is_not_explained() -> None:
 @pytest.fixture
 def fake_ssh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
     """An `ssh` that fails so many times with a text, then runs the command here."""
-    monkeypatch.setattr("rvstate.transport.time.sleep", lambda _: None)
+    monkeypatch.setattr("rvstate.transport.openssh.time.sleep", lambda _: None)
     log = tmp_path / "calls"
 
     def make(said: str, times: int, *, before: str = "") -> Path:
@@ -342,7 +342,7 @@ def test_the_socket_is_short_private_and_outside_home(
 def test_a_socket_directory_of_somebody_else_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """Somebody who took the name first cannot have our connection."""
     other = os.getuid() + 7_654_321
-    monkeypatch.setattr("rvstate.transport.os.getuid", lambda: other)
+    monkeypatch.setattr("rvstate.transport.child.os.getuid", lambda: other)
     path = Path(f"/tmp/rvstate-{other}")
     try:
         with pytest.raises(RefusedError, match="somebody else"):
@@ -364,8 +364,8 @@ def test_a_socket_directory_that_others_could_enter_is_closed() -> None:
 def test_sessions_on_one_connection_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     """The ninth session waits, and is told about when none becomes free."""
     pauses: list[float] = []
-    monkeypatch.setattr("rvstate.transport.time.sleep", pauses.append)
-    monkeypatch.setattr(transport, "_SLOT_TRIES", 3)
+    monkeypatch.setattr("rvstate.transport.places.time.sleep", pauses.append)
+    monkeypatch.setattr("rvstate.transport.places._SLOT_TRIES", 3)
     way = Ssh("a-host-of-this-test")
     with contextlib.ExitStack() as held:
         for _ in range(8):
@@ -379,8 +379,8 @@ def test_sessions_on_one_connection_are_counted(monkeypatch: pytest.MonkeyPatch)
 
 def test_lasting_sessions_leave_room(monkeypatch: pytest.MonkeyPatch) -> None:
     """Streams that last for hours cannot take every session."""
-    monkeypatch.setattr("rvstate.transport.time.sleep", lambda _: None)
-    monkeypatch.setattr(transport, "_SLOT_TRIES", 1)
+    monkeypatch.setattr("rvstate.transport.places.time.sleep", lambda _: None)
+    monkeypatch.setattr("rvstate.transport.places._SLOT_TRIES", 1)
     way = Ssh("another-host-of-this-test")
     with contextlib.ExitStack() as held:
         for _ in range(6):

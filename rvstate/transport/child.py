@@ -1,0 +1,134 @@
+"""Programs of this machine that a transport starts."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from rvstate.errors import RefusedError, UnreachableError
+from rvstate.transport.base import Completed
+
+# What a pipe takes without a reader on every system that we know (Linux 64 KiB, macOS 16 KiB).
+_PIPE = 16000
+
+
+@dataclass(slots=True)
+class Child:
+    """A local process whose input may be larger than a pipe; `slot` is held until its end."""
+
+    process: subprocess.Popen[bytes]
+    errors: BinaryIO
+    data: bytes
+    slot: BinaryIO | None = None
+
+    def result(self, timeout: float | None = None) -> Completed:
+        """Feed it, wait for it, collect it."""
+        try:
+            output, _ = self.process.communicate(self.data or None, timeout)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.communicate()
+            raise UnreachableError(
+                f"No answer within {timeout:.0f} seconds.", "Try again; `rvstate doctor` looks why."
+            ) from None
+        except BaseException:
+            self.process.kill()
+            self.process.wait()
+            raise
+        finally:
+            self.errors.seek(0)
+            errors = self.errors.read().decode("utf-8", "replace")
+            self.errors.close()
+            if self.slot is not None:
+                self.slot.close()
+        return Completed(self.process.returncode, output, errors)
+
+    def cancel(self) -> None:
+        """End it; the remote side, which only reads, ends by itself."""
+        self.process.kill()
+        self.process.communicate()
+        self.errors.close()
+        if self.slot is not None:
+            self.slot.close()
+
+
+def unlinked() -> BinaryIO:
+    """A private file without a name, in the directory of our sockets.
+
+    The standard library's tempfile would do, and takes longer to load than a look may take.
+    """
+    path = control_directory() / f"{os.getpid()}-{os.urandom(8).hex()}"
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    path.unlink()
+    return os.fdopen(fd, "w+b")
+
+
+def spawn(
+    argv: list[str],
+    data: bytes,
+    env: dict[str, str] | None = None,
+    pass_fds: tuple[int, ...] = (),
+    slot: BinaryIO | None = None,
+) -> Child:
+    """Start a program.
+
+    Args:
+        argv: Its words.
+        data: Its standard input.
+        env: Its environment; None for ours.
+        pass_fds: Descriptors that it inherits.
+        slot: A place on a connection, kept until it ended.
+    """
+    # A file, not a pipe: a ControlMaster that stays behind may keep standard error open.
+    errors = unlinked()
+    process = subprocess.Popen(
+        argv,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=errors,
+        env=env,
+        pass_fds=pass_fds,
+        # Ctrl-C reaches us; what was started on the cluster is ended or finished on purpose
+        start_new_session=False,
+    )
+    if len(data) <= _PIPE and process.stdin is not None:
+        # a process that died at once is reported by its exit status
+        with contextlib.suppress(BrokenPipeError):
+            process.stdin.write(data)
+            process.stdin.close()
+        process.stdin = None
+        data = b""
+    return Child(process, errors, data, slot)
+
+
+def which(program: str) -> str:
+    """Where a program is; empty where it is not on PATH."""
+    places = (os.path.join(folder, program) for folder in os.get_exec_path())  # noqa: PTH118 - text
+    return next((p for p in places if os.access(p, os.X_OK) and Path(p).is_file()), "")
+
+
+def control_directory() -> Path:
+    """A private directory with a short name for control sockets.
+
+    Not in the home directory, which may be full, slow or deep: a socket's path is limited to about
+    104 bytes, of which OpenSSH needs 17 for a temporary suffix.
+
+    Raises:
+        RefusedError: Somebody else owns that name.
+    """
+    path = Path("/tmp") / f"rvstate-{os.getuid()}"  # noqa: S108 - checked to be ours and private
+    with contextlib.suppress(FileExistsError):
+        path.mkdir(mode=0o700)
+    found = path.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
+        raise RefusedError(
+            f"{path} belongs to somebody else.", "Ask the owner or an administrator to remove it."
+        )
+    if stat.S_IMODE(found.st_mode) != 0o700:
+        path.chmod(0o700)
+    return path

@@ -15,6 +15,9 @@ from rvstate import assets
 from rvstate.errors import ProbeError
 from rvstate.shell import quote
 
+# Scripts that write or check manifests have `manifest.sh` in front as well.
+_WITH_MANIFESTS = frozenset({"build_environment", "submit", "tool", "verify"})
+
 
 @dataclass(frozen=True, slots=True)
 class Script:
@@ -43,7 +46,10 @@ class Script:
         """
         call = " ".join(("rv_run", quote(self.nonce), *map(quote, self.args)))
         whole = f"rv_run_this() {{ {call}\n}}\nrv_run_this\n"
-        return f"{assets.script('lib')}\n{assets.script(self.name)}\n{whole}"
+        shared = assets.script("lib")
+        if self.name in _WITH_MANIFESTS:
+            shared = f"{shared}\n{assets.script('manifest')}"
+        return f"{shared}\n{assets.script(self.name)}\n{whole}"
 
     @property
     def data(self) -> bytes:

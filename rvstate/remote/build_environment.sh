@@ -33,6 +33,9 @@ main() {
             printf 'stale\n'
             return 0
         fi
+        # what it is checked against later (verify.sh); files from a cache may be years old
+        rv_renew "$generation" && mkdir -p "$generation/.rvstate" &&
+            rv_manifest "$generation" "$generation/.rvstate/manifest" || return 1
         {
             printf '%s\n' "$digest"
             "$generation/bin/python" --version

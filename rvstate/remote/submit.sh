@@ -147,13 +147,21 @@ payload() {
 take_snapshot() {
     [ -d "$snapshot" ] && return 0
     part=$snapshot.part
+    # beside it, for nothing in it is ours
+    manifest=${snapshot%/*}/.${snapshot##*/}.manifest
     mkdir -p "${snapshot%/*}" && rm -rf "$part" || return 1
     if [ "$how" = link ]; then
         # neither the job nor a later push can change what another job reads: files are read-only,
         # and the pristine tree only ever gets new files in the place of old ones
         pristine && cp -al "$root/pristine" "$part" || return 1
+        # it holds what the pristine tree holds
+        if ! rv_whole "$root/pristine.manifest"; then
+            rv_manifest "$root/pristine" "$root/pristine.manifest" || return 1
+        fi
+        ln -f "$root/pristine.manifest" "$manifest" || return 1
     else
-        mkdir "$part" && copy_listed "$root/files" "$root/code" "$part" || return 1
+        mkdir "$part" && copy_listed "$root/files" "$root/code" "$part" &&
+            rv_manifest "$part" "$manifest" || return 1
     fi
     if [ -f "$run/writable" ]; then
         (cd "$part" && xargs -0 sh -c 'for file; do
@@ -184,7 +192,7 @@ pristine() {
         # a job has changed a file that it was not to change
         found=''
     fi
-    rm -f "$base.state" || return 1
+    rm -f "$base.state" "$base.manifest" || return 1
     if [ -n "$found" ] && [ -f "$root/since" ]; then
         renew || return 1
     else
@@ -221,7 +229,8 @@ prune() {
         # as numbers, for POSIX test compares no text
         [ "${stamp%-*}${stamp#*-}" -lt "${keep_after%-*}${keep_after#*-}" ] 2>/dev/null || continue
         if [ -e "${run%/*}/$id/keep" ] || grep -q -F -e "$id" "$run/queue"; then continue; fi
-        mv "$old" "$root/snapshots/.gone-$id" 2>/dev/null
+        mv "$old" "$root/snapshots/.gone-$id" 2>/dev/null &&
+            rm -f "$root/snapshots/.${old##*/}.manifest"
     done
     # nobody waits for the removal itself
     (trap - EXIT && rm -rf "$root"/snapshots/.gone-*) </dev/null >/dev/null 2>&1 &

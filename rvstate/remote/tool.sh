@@ -33,5 +33,5 @@ install_uv() {
         rv_fail "pip could not install uv: ${said##*"$rv_newline"}" || return 1
     "$tools/.uv-new/bin/uv" --version >/dev/null ||
         rv_fail "the uv that pip brought does not run here; install uv by hand" || return 1
-    mv -f "$tools/.uv-new/bin/uv" "$tools/bin/uv" && rm -rf "$tools/.uv-new"
+    rv_renew "$tools/.uv-new" && mv -f "$tools/.uv-new/bin/uv" "$tools/bin/uv" && rm -rf "$tools/.uv-new"
 }

@@ -153,3 +153,11 @@ def test_killed_at_any_command_the_next_build_mends_it(tmp_path: Path) -> None:
         assert place.link.resolve() == place.generation("d1"), number
         shutil.rmtree(place.root)
     assert number > 25
+
+
+def test_a_generation_has_a_manifest(place: Place) -> None:
+    """It is there before the stamp, and holds what was installed."""
+    place.build()
+    text = (place.generation("d1") / ".rvstate/manifest").read_bytes()
+    assert text.startswith(b"./bin/python//ff ")
+    assert text.endswith(b"\0//\0")

@@ -298,3 +298,22 @@ def test_a_script_cut_short_anywhere_submits_nothing(place: Place) -> None:
         )
         assert place.queue() == [], (left, done)
         assert not (place.root.parent / "runs").exists(), (left, done)
+
+
+def test_a_snapshot_has_a_manifest(place: Place) -> None:
+    """Beside it; it tells of all that the snapshot holds, again after a push, and goes with it."""
+    place.submit()
+    place.change({"pkg/mod.py": "x = 22\n", "pkg/new.py": "1"})
+    second = "20260102-030406-11111111"
+    place.submit(second)
+    for run_id in (RUN, second):
+        folder = place.snapshot(run_id)
+        text = (folder.parent / f".{folder.name}.manifest").read_bytes()
+        paths = {record.split(b"//")[0] for record in text.split(b"\0")[:-2]}
+        files = (p for p in folder.rglob("*") if p.is_symlink() or not p.is_dir())
+        assert paths == {b"./" + os.fsencode(p.relative_to(folder)) for p in files}
+        size = (folder / "pkg/mod.py").stat().st_size
+        assert f"./pkg/mod.py//ff {size} ".encode() in text
+    (place.fake / "queue").write_text("")
+    place.submit("20260102-030407-22222222", keep_after="20260103-000000")
+    assert not (place.snapshot().parent / f".rv-train-{RUN}.manifest").exists()

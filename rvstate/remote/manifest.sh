@@ -1,0 +1,111 @@
+#!/bin/sh
+# Manifests: what a directory held when it was made, so that damage can be told from additions.
+# Travels between lib.sh and the scripts that write or check one (rvstate/script.py).
+#
+# A manifest is sorted records, each ended by NUL: PATH//TYPE SIZE TARGET.  No path of find's holds
+# two slashes in a row, so any name is safe.  TYPE: what find says of the entry and of what it leads
+# to (ff, lf, ld, lN for a link that leads nowhere).  The last record is `//`: one without it was cut.
+# Directories, bytecode, and rvstate's own files in the tree are no part of it.
+# shellcheck shell=sh
+
+# rv_manifest DIRECTORY FILE: write the directory's manifest, at once or not at all.
+rv_manifest() {
+    rv_temp=$2.rvstate-tmp-$$
+    # the last record only behind a walk that succeeded
+    if { (cd -- "$1" && rv_entries) && printf '//\0'; } | sort -z >"$rv_temp" &&
+        rv_whole "$rv_temp" && mv -f "$rv_temp" "$2"; then return 0; fi
+    rm -f "$rv_temp"
+    rv_fail "the manifest of $1 could not be written; is its file system full?"
+}
+
+# rv_whole FILE: whether it is a manifest to its end.
+rv_whole() {
+    [ "$(tail -c 3 "$1" 2>/dev/null | tr '\000' .)" = //. ]
+}
+
+# rv_entries [MARK]: the records of the current directory, MARK before each type.
+rv_entries() {
+    case $(uname -s) in
+        Linux)
+            # what may not be entered is said, and not taken for gone
+            find . \( -name __pycache__ -o -name '*.pyc' -o -path ./.rvstate \
+                -o -path ./.rvstate-environment \) -prune \
+                -o -type d ! \( -readable -executable \) -printf "%p//${1-}d? 0 \\0" -prune \
+                -o ! -type d -printf "%p//${1-}%y%Y %s %l\\0"
+            ;;
+        *) rv_entries_slowly "${1-}" ;;
+    esac
+}
+
+# The same where find has no -printf.
+rv_entries_slowly() {
+    # shellcheck disable=SC2016 # for the inner shell
+    find . \( -name __pycache__ -o -name '*.pyc' -o -path ./.rvstate \
+        -o -path ./.rvstate-environment \) -prune \
+        -o ! -type d -exec sh -c 'mark=$0; for path; do
+            target=
+            if [ -L "$path" ]; then
+                # the dot keeps line breaks at its end
+                target=$(readlink "$path" && printf .)
+                target=${target%??}
+                size=${#target}
+                if [ -d "$path" ]; then type=ld; elif [ -e "$path" ]; then type=lf; else type=lN; fi
+            else
+                size=$(wc -c <"$path")
+                type=ff
+            fi
+            printf "%s//%s%s %s %s\0" "$path" "$mark" "$type" "$((size))" "$target"
+        done' "$1" {} +
+}
+
+# rv_compare DIRECTORY FILE: what became of a tree since its manifest, one a line (a line break in a
+# name as octal 1): `missing PATH`, `changed PATH` (its type, size or target; a link that leads
+# nowhere any more), `added PATH`, `unreadable PATH` (nothing below it is known), or `torn` where the
+# manifest itself is cut or gone.  Walks once and streams; writes nothing.
+rv_compare() {
+    if ! rv_whole "$2"; then
+        printf 'torn\n'
+        return 0
+    fi
+    # the tree's own records have a ~ before the type, so each comes behind its counterpart
+    { cd -- "$1" && rv_entries '~'; } 2>/dev/null | sort -z | sort -z -m - "$2" |
+        tr '\n\000' '\001\n' | awk '
+        # what was there and has not been met again
+        function gone() { if (path != "") missing[++count] = path; path = "" }
+        $0 == "//" { next }
+        {
+            at = index($0, "//")
+            name = substr($0, 1, at - 1)
+            rest = substr($0, at + 2)
+            if (substr(rest, 1, 1) != "~") {
+                gone()
+                if (substr(rest, 1, 2) != "d?") { path = name; was = rest }
+                next
+            }
+            rest = substr(rest, 2)
+            if (substr(rest, 1, 2) == "d?") {
+                gone()
+                closed[++doors] = name
+                print "unreadable " name
+                next
+            }
+            if (name != path) { gone(); print "added " name; next }
+            path = ""
+            # a link that led nowhere may lead somewhere by now, or to another kind of thing
+            if (substr(was, 1, 1) != substr(rest, 1, 1) || substr(was, 3) != substr(rest, 3) ||
+                (substr(rest, 2, 1) == "N" && substr(was, 2, 1) != "N")) print "changed " name
+        }
+        END {
+            gone()
+            for (i = 1; i <= count; i++) {
+                for (j = 1; j <= doors; j++) if (index(missing[i], closed[j] "/") == 1) break
+                if (j > doors) print "missing " missing[i]
+            }
+        }'
+}
+
+# rv_renew DIRECTORY: give files that an installer left with an old date today's: they are new here,
+# and a purge goes by dates.  Links into an installer's cache carry the date of the first download.
+rv_renew() {
+    find "$1" ! -type d \( -mtime +6 -o -atime +6 \) -exec touch -c -h {} +
+}

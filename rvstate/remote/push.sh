@@ -5,9 +5,12 @@
 # afterwards, written last: a push that was killed leaves none, and the next one sends everything.
 # The payload is a tar archive with code/PATH for every file, and lists of paths (./PATH, each ended
 # by NUL): files (all of the tree; left out where the set is as before), changed, deleted, emptied.
-# Nothing counts before all of it arrived.  A file in ROOT/code that was not sent is never removed:
-# where it is in the way it is set aside, and that is said (aside PATH).
+# Nothing counts before all of it arrived.  What was not sent from here is never removed and never
+# written over, nor is a sent file that somebody changed over there since: where such a thing is in
+# the way, or stands where a directory of the tree should be (a link would lead elsewhere), it is
+# moved to a directory beside ROOT/code, and that is said once (aside PATH).
 # shellcheck shell=sh
+# shellcheck disable=SC2016 # what xargs runs is expanded there
 # shellcheck disable=SC2154 # rv_* come from lib.sh, which travels in front
 
 main() {
@@ -15,20 +18,23 @@ main() {
     rv_lock "$1" "$2" || return 1
     root=$3
     old=$4
+    aside=$root/aside-$(date +%Y%m%d-%H%M%S)-$$
     if [ -s "$root/identity" ] && [ "$(cat "$root/identity")" != "$6" ]; then
         rv_fail "another project of that name has its code in $root"
         return 1
     fi
-    if [ "$old" != - ] && [ "$(cat "$root/manifest" 2>/dev/null)" != "$old" ]; then
+    if [ "$old" != - ] && ! { [ "$(cat "$root/manifest" 2>/dev/null)" = "$old" ] && [ -f "$root/files" ]; }; then
         printf 'stale\n'
         return 0
     fi
     printf '%s\n' "$6" | rv_store "$root/identity" 600 || return 1
     arrive || rv_fail "the files did not arrive whole; nothing was changed" || return 1
-    rm -f "$root/manifest" || return 1
+    # its date goes on telling what was changed over there since
+    if [ -f "$root/manifest" ]; then mv -f "$root/manifest" "$root/manifest.old" || return 1; fi
     if [ "$old" = - ]; then whole; else difference; fi || return 1
     if [ -f "$new/files" ]; then mv -f "$new/files" "$root/files" || return 1; fi
-    rm -rf "$new"
+    rm -rf "$new" "$root/manifest.old"
+    if [ -d "$aside" ]; then printf 'aside %s\n' "$aside"; fi
     printf '%s\n' "$5" | rv_store "$root/manifest" 600 && printf 'pushed\n'
 }
 
@@ -46,20 +52,24 @@ whole() {
     rm -f "$root/pristine.state" "$root/since"
     [ -d "$new/code" ] || mkdir "$new/code" || return 1
     if [ -d "$root/code" ]; then mv "$root/code" "$root/outgoing" || return 1; fi
-    mv "$new/code" "$root/code" && settle
+    settle || return 1
+    # before the files themselves: were this killed in between, they would pass for somebody's own
+    rm -f "$root/manifest.old"
+    if [ -f "$new/files" ]; then cp "$new/files" "$new/list" && mv -f "$new/list" "$root/files" || return 1; fi
+    mv "$new/code" "$root/code"
 }
 
 # What is left of the former tree: its own files go, any other is kept.
 settle() {
     [ -d "$root/outgoing" ] || return 0
-    for list in "$root/files" "$root/incoming/files"; do
+    if [ -f "$root/files" ]; then
+        clear_way "$root/outgoing" "$root/files" || return 1
         # a path may be a directory by now: what cannot be removed is kept
-        if [ -f "$list" ]; then (cd "$root/outgoing" && xargs -0 rm -f -- <"$list" 2>/dev/null); fi
-    done
+        (cd "$root/outgoing" && xargs -0 rm -f -- <"$root/files" 2>/dev/null)
+    fi
     find "$root/outgoing" -depth -type d -empty -exec rmdir {} \;
     [ -d "$root/outgoing" ] || return 0
-    aside=$root/aside-$(date +%Y%m%d-%H%M%S)-$$
-    mv "$root/outgoing" "$aside" && printf 'aside %s\n' "$aside"
+    if [ -d "$aside" ]; then mv "$root/outgoing" "$aside/code"; else mv "$root/outgoing" "$aside"; fi
 }
 
 difference() {
@@ -67,14 +77,87 @@ difference() {
     for list in changed deleted emptied; do
         if [ -f "$new/$list" ]; then cat "$new/$list" >>"$root/since" || return 1; fi
     done
+    remove && make_way || return 1
+    # from here on these names are ours, whatever happens
+    rm -f "$root/manifest.old" || return 1
+    if [ -f "$new/files" ]; then
+        cat "$root/files" "$new/files" >"$new/both" && mv -f "$new/both" "$root/files" || return 1
+    fi
+    [ -d "$new/code" ] || return 0
+    # tar puts a new file in the place of the old one and never writes through a link
+    (cd -- "$new/code" && tar -cf - .) | (cd -- "$root/code" && tar -xof -) ||
+        rv_fail "files could not be put into $root/code" || return 1
+}
+
+# The files that are no longer in the tree, and directories that hold nothing any more.
+remove() {
+    clear_way "$root/code" "$new/deleted" || return 1
     (
         cd -- "$root/code" || exit 1
         xargs -0 rm -f -- <"$new/deleted" || exit 1
         # a directory with files that were not sent stays
         xargs -0 rmdir -- <"$new/emptied" 2>/dev/null || :
-    ) || rv_fail "files could not be removed from $root/code" || return 1
-    [ -d "$new/code" ] || return 0
-    # tar puts a new file in the place of the old one and never writes through a link
-    (cd -- "$new/code" && tar -cf - .) | (cd -- "$root/code" && tar -xof -) ||
-        rv_fail "files could not be put into $root/code" || return 1
+    ) || rv_fail "files could not be removed from $root/code"
+}
+
+# What is not ours goes aside before files take its place: names that were not in the tree so far.
+make_way() {
+    clear_way "$root/code" "$new/changed" || return 1
+    (cd -- "$root/code" && xargs -0 sh -c 'for file; do
+        if [ -e "$file" ] || [ -L "$file" ]; then printf "%s\0" "$file"; fi
+    done' sh <"$new/changed") >"$new/there" || return 1
+    lines <"$root/files" >"$new/known" || return 1
+    lines <"$new/there" | grep -a -v -x -F -f "$new/known" | lines >"$new/foreign"
+    set_aside "$root/code" "$new/foreign"
+}
+
+# NULs and line breaks change places, so that grep compares whole names.
+lines() {
+    tr '\n\000' '\000\n'
+}
+
+# clear_way TREE LIST: what stands in the way of the listed files goes aside: anything but a
+# directory where one should be above them, so that nothing is removed or written through a link; a
+# directory in the place of a file; a file that was changed since the last push.
+clear_way() {
+    (cd -- "$1" && xargs -0 sh -c '
+    if [ -e ../manifest.old ]; then pushed=../manifest.old; else pushed=; fi
+    last=
+    for file; do
+        above=${file%/*}
+        if [ "$above" != "$last" ]; then
+            last=$above
+            free=yes
+            rest=${above#.}/
+            at=.
+            while [ "$rest" != / ]; do
+                rest=${rest#/}
+                at=$at/${rest%%/*}
+                rest=/${rest#*/}
+                if [ -L "$at" ] || { [ -e "$at" ] && ! [ -d "$at" ]; }; then
+                    printf "%s\0" "$at"
+                    free=no
+                    break
+                fi
+            done
+        fi
+        if [ "$free" = no ] || [ -L "$file" ]; then continue; fi
+        if [ -d "$file" ] || { [ "$pushed" ] && [ "$file" -nt "$pushed" ]; }; then
+            printf "%s\0" "$file"
+        fi
+    done' sh <"$2") >"$root/blocked" || return 1
+    set_aside "$1" "$root/blocked" && rm -f "$root/blocked"
+}
+
+# set_aside TREE LIST: move these to the directory for what is not ours, under their own names.
+set_aside() {
+    [ -s "$2" ] || return 0
+    (umask 077 && mkdir -p "$aside") || return 1
+    (cd -- "$1" && xargs -0 sh -c 'to=$1; shift
+    for file; do
+        # the same thing may be listed twice
+        if ! [ -e "$file" ] && ! [ -L "$file" ]; then continue; fi
+        mkdir -p -- "$to/${file%/*}" && mv -- "$file" "$to/$file" || exit 1
+    done' sh "$aside" <"$2") ||
+        rv_fail "what was not sent from here could not be moved out of $1"
 }

@@ -44,13 +44,12 @@ main() {
     eval "$queue" >"$run/queue" 2>/dev/null &
     asking=$!
     if [ "$state" != - ]; then
-        if ! unchanged; then
-            rm -f "$root/manifest"
-            printf 'stale\n'
-            return 0
-        fi
+        unchanged || stale || return 0
         payload || rv_fail "the run's own files did not arrive whole" || return 1
-        take_snapshot || rv_fail "the snapshot could not be taken (is scratch full?)" || return 1
+        if ! take_snapshot; then
+            if [ -e "$run/torn" ]; then stale || return 0; fi
+            rv_fail "the snapshot could not be taken (is scratch full?)" || return 1
+        fi
     fi
     printf '%b' "$script" | rv_store "$run/job.sh" 700 || return 1
     printf '%b' "$receipt" | rv_store "$run/receipt.json" 600 || return 1
@@ -122,20 +121,47 @@ twins() {
             if (substr(line, at + 1) == name && substr(line, at, 1) !~ /[A-Za-z0-9._-]/) print "twin " $0 + 0 }'
 }
 
-# Whether the code is what the manifest says: nobody has changed one of its files by hand.
+# The code must be sent again; the manifest's date goes on telling what was changed over here.
+stale() {
+    rm -f "$run/torn"
+    if [ -f "$root/manifest" ]; then mv -f "$root/manifest" "$root/manifest.old"; fi
+    printf 'stale\n'
+    return 1
+}
+
+# Whether the code is what the manifest says: nobody has changed one of its files by hand, or put
+# an older one in its place, or a link where a directory was.
 unchanged() {
     [ "$(cat "$root/manifest" 2>/dev/null)" = "$state" ] && [ -f "$root/files" ] || return 1
-    (cd "$root/code" && find . \( -type f -o -type l \) -newer ../manifest -print0) >"$run/newer"
-    if [ -s "$run/newer" ]; then
-        # lines and NULs change places, so that grep compares whole names
-        tr '\n\000' '\000\n' <"$run/newer" >"$run/newer.lines"
-        if tr '\n\000' '\000\n' <"$root/files" | grep -a -q -x -F -f "$run/newer.lines"; then
-            rm -f "$run/newer" "$run/newer.lines"
-            return 1
-        fi
-        rm -f "$run/newer.lines"
-    fi
-    rm -f "$run/newer"
+    (cd "$root/code" && find . \( -type f -o -type l \) \( -newer ../manifest -o -cnewer ../manifest \) -print0) |
+        lines >"$run/newer"
+    same=yes
+    if [ -s "$run/newer" ] && lines <"$root/files" | grep -a -q -x -F -f "$run/newer"; then same=no; fi
+    # a link that was not sent may stand where a directory was
+    lines <"$root/files" >"$run/sent"
+    if (cd "$root/code" && find . -type l -print0) | lines | grep -a -q -v -x -F -f "$run/sent" &&
+        ! straight; then same=no; fi
+    rm -f "$run/newer" "$run/sent"
+    [ "$same" = yes ]
+}
+
+# Whether no directory above a sent file is a link.
+straight() {
+    (cd "$root/code" && xargs -0 sh -c 'last=
+    for file; do
+        above=${file%/*}
+        if [ "$above" = "$last" ]; then continue; fi
+        last=$above
+        while [ "$above" != . ]; do
+            if [ -L "$above" ]; then exit 1; fi
+            above=${above%/*}
+        done
+    done' sh <"$root/files")
+}
+
+# NULs and line breaks change places, so that grep compares whole names.
+lines() {
+    tr '\n\000' '\000\n'
 }
 
 payload() {
@@ -175,10 +201,11 @@ take_snapshot() {
 }
 
 # copy_listed LIST FROM TO: copy the files of the list, and no others.
+# Where one of them is gone (a purge of scratch takes single files), that is left in torn.
 copy_listed() {
     rm -f "$run/torn"
     { (cd "$2" && tar --no-recursion --null -T "$1" -cf -) || : >"$run/torn"; } |
-        (cd "$3" && tar -xmof -) || return 1
+        (cd "$3" && tar -xmof -) || { rm -f "$run/torn"; return 1; }
     [ ! -e "$run/torn" ] || return 1
 }
 

@@ -103,6 +103,71 @@ def test_files_that_were_not_sent_are_kept(source: Path, tmp_path: Path) -> None
     assert contents(place / "code") == contents(source)
 
 
+def asides(place: Path) -> dict[str, tuple[str, bytes]]:
+    """Everything that was set aside, under its name in the tree."""
+    return {k: v for folder in place.glob("aside-*") for k, v in contents(folder).items()}
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_file_that_becomes_tracked_later_is_kept(
+    source: Path, tmp_path: Path, whole: bool
+) -> None:
+    """What a user put into the code over there gives way to a new file of the tree, and is kept:
+    a file of any name, a directory in the place of a file, a file in the place of a directory."""
+    place = tmp_path / "place"
+    before = tree(source)
+    run(push(place, source, before, None))
+    mine = {f"new {name}": "mine" for name in ODD_NAMES} | {"out/deep/x": "mine", "late": "mine"}
+    write(place / "code", mine)
+    write(source, {f"new {name}": "sent" for name in ODD_NAMES})
+    write(source, {"out": "a file", "late/inside": "sent"})
+    ran = run(push(place, source, tree(source), None if whole else before))
+    assert ran.lines[-1] == "pushed"
+    assert len([line for line in ran.lines if line.startswith("aside ")]) == 1
+    assert contents(place / "code") == contents(source)
+    kept = {k.removeprefix("code/"): v for k, v in asides(place).items()}
+    assert kept == {os.fsdecode(k): ("f", b"mine") for k in mine}
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_what_was_edited_over_there_is_kept(source: Path, tmp_path: Path, whole: bool) -> None:
+    """A sent file that somebody changed gives way to the laptop's, or goes with it, and is kept."""
+    place = tmp_path / "place"
+    before = tree(source)
+    run(push(place, source, before, None))
+    write(place / "code", {"pkg/deep/mod.py": "edited", "with space": "edited too"})
+    later = (place / "manifest").stat().st_mtime + 5
+    for name in ("pkg/deep/mod.py", "with space"):
+        os.utime(place / "code" / name, (later, later))
+    change(source)
+    ran = run(push(place, source, tree(source), None if whole else before))
+    assert ran.lines[-1] == "pushed"
+    assert contents(place / "code") == contents(source)
+    kept = asides(place)
+    assert kept == {"pkg/deep/mod.py": ("f", b"edited"), "with space": ("f", b"edited too")}
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_nothing_is_written_or_removed_through_a_link(
+    source: Path, tmp_path: Path, whole: bool
+) -> None:
+    """Where a directory was replaced by a link, what the link leads to is not touched."""
+    place, elsewhere = tmp_path / "place", tmp_path / "elsewhere"
+    before = tree(source)
+    run(push(place, source, before, None))
+    for folder in ("pkg", "gone"):
+        (place / "code" / folder).rename(elsewhere.with_name(f"my-{folder}"))
+        os.symlink(elsewhere.with_name(f"my-{folder}"), place / "code" / folder)
+    precious = {p: contents(tmp_path / p) for p in ("my-pkg", "my-gone")}
+    change(source)
+    write(source, {"pkg/deep/more.py": "new"})
+    ran = run(push(place, source, tree(source), None if whole else before))
+    assert ran.lines[-1] == "pushed"
+    assert {p: contents(tmp_path / p) for p in precious} == precious
+    assert contents(place / "code") == contents(source)
+    assert {k: kind for k, (kind, _) in asides(place).items()} == {"pkg": "l", "gone": "l"}
+
+
 def test_another_projects_workspace_is_refused(source: Path, tmp_path: Path) -> None:
     """Two projects of one name never mix."""
     place = tmp_path / "place"

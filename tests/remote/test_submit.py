@@ -143,17 +143,30 @@ def test_code_that_somebody_else_brought_is_not_run(place: Place) -> None:
     assert place.queue() == []
 
 
-@pytest.mark.parametrize("damage", ["edit", "remove"])
+@pytest.mark.parametrize("damage", ["edit", "remove", "older", "link"])
 def test_code_that_was_changed_by_hand_is_not_run(place: Place, damage: str) -> None:
     """A file that was sent and is no longer what was sent is noticed; all is sent again then."""
     target = place.root / "code/pkg/mod.py"
     if damage == "edit":
         target.write_text("x = 666\n")
+    elif damage == "older":
+        # as `mv` or `cp -p` of a file of last year
+        write(place.root, {"mod.py": "x = 666\n"})
+        os.utime(place.root / "mod.py", (1, 1))
+        (place.root / "mod.py").replace(target)
+    elif damage == "link":
+        target.parent.rename(place.root / "elsewhere")
+        os.utime(place.root / "elsewhere", (1, 1))
+        os.symlink("../elsewhere", target.parent)
+        os.utime(target.parent, (1, 1), follow_symlinks=False)
     else:
         target.unlink()
     ran = place.submit()
-    assert place.queue() == []
-    assert ran.status == 1 or ran.lines == ["stale"]
+    assert (ran.lines, place.queue()) == (["stale"], [])
+    after = place.tree
+    assert run(push(place.root, place.source, after, None)).lines[-1] == "pushed"
+    assert place.submit().lines == ["submitted 41"]
+    assert contents(place.snapshot()) == contents(place.source)
 
 
 def test_a_file_that_was_not_sent_is_in_no_snapshot(place: Place) -> None:

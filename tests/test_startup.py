@@ -26,6 +26,7 @@ READS = [
     ("site", "list"),
     ("site", "show", "uva"),
     ("ps",),
+    ("verify",),
     ("completion", "bash"),
 ]
 

@@ -83,6 +83,12 @@ COMMANDS: dict[str, Entry] = {
     "ps": Entry("jobs:ps", "List your runs and their states.", "reads", "Jobs"),
     "logs": Entry("jobs:logs", "Show what a run has written.", "reads", "Jobs"),
     "stop": Entry("jobs:stop", "End runs.", "writes the account", "Jobs"),
+    "verify": Entry(
+        "verify:verify",
+        "Compare what is kept on scratch with what was put there.",
+        "reads",
+        "Scratch",
+    ),
     "completion": Entry(
         "completion:completion",
         "Print the completion script for a shell.",

@@ -1,0 +1,143 @@
+"""What is on scratch stays whole and tidy: verify, healing, prune and usage on one machine."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rvstate import assets
+from tests.runkit import Laptop, repository
+
+
+@pytest.fixture
+def laptop(tmp_path: Path) -> Laptop:
+    laptop = Laptop(tmp_path / "laptop")
+    laptop.run("converge", "-y")
+    return laptop
+
+
+@pytest.fixture
+def app(tmp_path: Path) -> Path:
+    """A project without requirements, so that nothing has to be installed."""
+    return repository(tmp_path / "work/app", {"train.py": "print('one')\n", "data/x": "1\n"})
+
+
+def scratch(laptop: Laptop) -> Path:
+    return laptop.home / "local/scratch"
+
+
+def environment(laptop: Laptop, digest: str = "5fd488511d7a5a2445bd") -> Path:
+    """A finished generation as the build leaves it, with the link of its branch."""
+    envs = scratch(laptop) / ".rv/envs/app"
+    place = envs / ".generations/main" / digest
+    (place / "bin").mkdir(parents=True)
+    (place / "lib").mkdir()
+    (place / ".rvstate").mkdir()
+    os.symlink(shutil.which("true") or "/bin/true", place / "bin/python")
+    for name in ("one.py", "two.py"):
+        (place / "lib" / name).write_text("x = 1\n")
+    keep(place, place / ".rvstate/manifest")
+    (place / ".rvstate-environment").write_text(f"{digest}\nPython 3\n")
+    (envs / "main").unlink(missing_ok=True)
+    os.symlink(place, envs / "main")
+    return place
+
+
+def keep(tree: Path, file: Path) -> None:
+    text = f'{assets.script("lib")}\n{assets.script("manifest")}\nrv_manifest "$1" "$2"\n'
+    subprocess.run(["sh", "-s", "--", str(tree), str(file)], input=text, text=True, check=True)
+
+
+def verify(laptop: Laptop, status: int) -> dict[str, dict[str, Any]]:
+    """Each kind's last thing that `verify --json` tells of."""
+    import json
+
+    done = laptop.run("verify", "--json", status=status)
+    document = json.loads(done.stdout)
+    assert document["remote_commands"] == 1
+    return {thing["kind"]: thing for thing in document["things"]}
+
+
+def test_what_is_whole_is_sound(laptop: Laptop, app: Path) -> None:
+    """All four kinds; additions and bytecode are no damage; the walk leaves a date."""
+    place = environment(laptop)
+    laptop.submit("train.py", cwd=app)
+    (place / "lib/added.py").write_text("mine")
+    (place / "lib/__pycache__").mkdir()
+    (place / "lib/__pycache__/one.pyc").write_text("x")
+    found = verify(laptop, 0)
+    assert {kind: thing["state"] for kind, thing in found.items()} == dict.fromkeys(
+        ("environment", "snapshot", "variables", "scripts"), "sound"
+    )
+    assert (found["environment"]["added"], found["environment"]["missing"]) == (1, 0)
+    when, state = (place / ".rvstate/verified").read_text().split()
+    assert when.isdigit()
+    assert state == "sound"
+    assert verify(laptop, 0)["environment"]["added"] == 1
+
+
+def test_what_a_purge_took_is_named(laptop: Laptop, app: Path) -> None:
+    """Single files of each kind; the exit status says so, and each has its remedy."""
+    place = environment(laptop)
+    run = laptop.submit("train.py", cwd=app)
+    laptop.await_state(run["run_id"], "COMPLETED")
+    (place / "lib/one.py").unlink()
+    (place / "lib/two.py").write_text("")
+    (Path(run["snapshot"]) / "data/x").unlink()
+    (scratch(laptop) / ".rv/env/user.env").write_text("cut")
+    (script,) = (scratch(laptop) / ".rv/lib").glob("*/job.sh")
+    script.unlink()
+    found = verify(laptop, 1)
+    assert {thing["state"] for thing in found.values()} == {"damaged"}
+    assert found["environment"]["examples"] == [
+        {"what": "missing", "path": "lib/one.py"},
+        {"what": "changed", "path": "lib/two.py"},
+    ] or found["environment"]["examples"] == [
+        {"what": "changed", "path": "lib/two.py"},
+        {"what": "missing", "path": "lib/one.py"},
+    ]
+    assert found["snapshot"]["examples"] == [{"what": "missing", "path": "data/x"}]
+    assert "rerun" in found["snapshot"]["remedy"]
+    assert found["variables"]["remedy"] == "rvstate converge"
+    said = laptop.run("verify", status=1).stdout
+    assert "missing lib/one.py" in said
+    assert "→ rvstate converge" in said
+
+
+@pytest.mark.parametrize("loss", ["stamp", "interpreter", "manifest", "all", "link"])
+def test_an_environment_that_cannot_run_is_damaged(laptop: Laptop, loss: str) -> None:
+    """Without stamp, interpreter, manifest, files, or as a whole it is damaged."""
+    place = environment(laptop)
+    if loss == "stamp":
+        (place / ".rvstate-environment").unlink()
+    elif loss == "interpreter":
+        (place / "bin/python").unlink()
+        os.symlink("/nowhere/python3", place / "bin/python")
+    elif loss == "manifest":
+        (place / ".rvstate/manifest").unlink()
+    elif loss == "all":
+        shutil.rmtree(place / "lib")
+        shutil.rmtree(place / "bin")
+    else:
+        shutil.rmtree(place)
+    assert verify(laptop, 1)["environment"]["state"] == "damaged"
+
+
+def test_a_build_that_was_killed_is_none(laptop: Laptop) -> None:
+    """A generation without a stamp that nothing points to is not looked at."""
+    place = environment(laptop)
+    (place.parent / "0000").mkdir()
+    assert verify(laptop, 0)["environment"]["path"] == str(place)
+
+
+def test_what_a_job_did_to_its_own_files_is_no_damage(laptop: Laptop, app: Path) -> None:
+    """A job appends to a tracked file of its snapshot."""
+    run = laptop.submit("sh", "-c", "echo more >>data/x", cwd=app)
+    laptop.await_state(run["run_id"], "COMPLETED")
+    found = verify(laptop, 0)["snapshot"]
+    assert (found["state"], found["changed"]) == ("sound", 1)

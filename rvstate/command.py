@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 
 _LAUNCHERS = frozenset(
     {
@@ -11,6 +12,7 @@ _LAUNCHERS = frozenset(
     }
 )
 _SCRIPTS = {".py": "python", ".sh": "bash", ".bash": "bash"}
+_INTERPRETER = re.compile(r"(?:\S*/)?(?:python[0-9.]*|bash|sh)")
 _ASSIGNMENT = re.compile(r"[A-Za-z_][A-Za-z0-9_]*=")
 
 
@@ -61,6 +63,43 @@ def script_in(words: tuple[str, ...]) -> str | None:
     return next((w for w in parts if not w.startswith("-") and w.endswith(tuple(_SCRIPTS))), None)
 
 
+def certain_script(words: tuple[str, ...]) -> str | None:
+    """The script that the command runs beyond doubt, so that it is an error if it is not there.
+
+    Only behind launchers that are known, and in a shell string only where that is one plain
+    command: another program's argument may well be a file that is yet to be written.
+    """
+    if len(words) == 1 and re.search(r"[\s;&|<>$`(){}*?!~\"']", words[0]):
+        words = _plain_command(words[0])
+    flag = False
+    interpreter = False
+    for word in words:
+        if word.startswith("-"):
+            if word in ("-c", "-m", "--module"):
+                return None
+            # an interpreter's flags have no value in the next word, but for these
+            flag = "=" not in word and (not interpreter or word in ("-W", "-X", "-o", "-O"))
+        elif word.endswith(tuple(_SCRIPTS)):
+            return word
+        elif _INTERPRETER.fullmatch(word):
+            flag, interpreter = False, True
+        elif word in _LAUNCHERS or _ASSIGNMENT.match(word) or flag:
+            flag = False
+        else:
+            return None
+    return None
+
+
+def _plain_command(text: str) -> tuple[str, ...]:
+    """The words of a shell string that is one command without anything for the shell to do."""
+    if re.search(r"[;&|<>$`(){}*?!~\n]", text):
+        return ()
+    try:
+        return tuple(shlex.split(text))
+    except ValueError:
+        return ()
+
+
 # Options of `rvstate run` that hardly any program has as well.
 _MISPLACED = frozenset(
     {
@@ -99,17 +138,11 @@ def warnings(words: tuple[str, ...], root: str) -> tuple[str, ...]:
         certain = _MISPLACED - _COMMON
         found += [_misplaced(word, words[0]) for word in words[1:] if _option(word) in certain]
     script = script_in(words)
-    if script is not None and script.startswith("/"):
-        if script.startswith(f"{root}/"):
-            found.append(
-                f"{script} is a path of this machine; in the job write "
-                f"{script.removeprefix(f'{root}/')}, relative to the project"
-            )
-        else:
-            found.append(
-                f"{script} is an absolute path: the job runs that file as it is then on the "
-                "cluster, not the code that is sent from here"
-            )
+    if script is not None and script.startswith("/") and not script.startswith(f"{root}/"):
+        found.append(
+            f"{script} is an absolute path: the job runs that file as it is then on the "
+            "cluster, not the code that is sent from here"
+        )
     return tuple(dict.fromkeys(found))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import platform
@@ -11,11 +12,11 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 
 from rvstate.errors import ConfigError, RefusedError
-from rvstate.model.project import File, Project, Scan, Seen, Tree
+from rvstate.model import identity
+from rvstate.model.project import File, Project, Scan, Seen, Tree, directories
 from rvstate.paths import component
 
 _MARKERS = (
@@ -32,26 +33,30 @@ _RACY = 2_000_000_000  # nanoseconds
 _LFS = b"version https://git-lfs.github.com/spec/"
 _LFS_SIZE = 1024
 _SHOWN = 5
+# A directory that nothing marks as a project is sent only if it is as small as a few scripts are.
+_UNMARKED_FILES = 200
+_UNMARKED_BYTES = 20 << 20
 
 
 def find_root(start: Path) -> Path:
-    """The project's root: the nearest directory upward that holds a marker of one.
+    """The project's root: the nearest directory upward that holds a marker of one, or `start`.
 
     Args:
         start: Where to begin, a directory.
 
     Raises:
-        RefusedError: That would be the home directory or above it, whose files must not travel.
+        RefusedError: That would be the home directory or above it, or a directory that everybody
+            may write to, such as /tmp: what lies there must not travel.
     """
     home = Path.home().resolve()
     start = start.resolve()
     below = []
     for directory in (start, *start.parents):
-        if directory == home or directory in home.parents:
+        if directory == home or directory in home.parents or _is_shared(directory):
             break
         below.append(directory)
     root = next((d for d in below if _holds_marker(d)), start)
-    if root == home or root in home.parents:
+    if root not in below:
         raise RefusedError(
             f"The project would be {root}, and everything in it would be sent.",
             "Stand in a project's own directory (with pyproject.toml, requirements.txt or .git).",
@@ -59,12 +64,44 @@ def find_root(start: Path) -> Path:
     return root
 
 
+def _is_shared(directory: Path) -> bool:
+    """Whether everybody may put files there, as into /tmp, so that it is nobody's project."""
+    return bool(directory.stat().st_mode & stat.S_ISVTX) or directory == directory.parent
+
+
+def _check_unmarked(root: Path) -> None:
+    """Refuse a directory that nothing marks as a project and that holds more than a few scripts.
+
+    It is walked only as far as it takes to know: it may be a whole disk.
+    """
+    if _holds_marker(root) or (root / ".rvignore").is_file():
+        return
+    count = size = 0
+    for folder, names, files in os.walk(root):
+        count += len(names) + len(files)
+        for name in files:
+            with contextlib.suppress(OSError):  # gone meanwhile, or not to be read: not counted
+                size += os.lstat(os.path.join(folder, name)).st_size  # noqa: PTH118 - odd bytes
+        if count > _UNMARKED_FILES or size > _UNMARKED_BYTES:
+            raise RefusedError(
+                f"Nothing marks {root} as a project, and it holds more than a few scripts "
+                f"({_UNMARKED_FILES} files, {_UNMARKED_BYTES >> 20} MiB), so nothing was sent.",
+                "If it is one, say so with `git init`, or with a file .rvignore in it that names "
+                "what stays behind (it may be empty); else stand in the project's own directory.",
+            )
+
+
 def _holds_marker(directory: Path) -> bool:
     return any((directory / marker).exists() for marker in _MARKERS)
 
 
-def inspect(start: Path) -> Project:
+def inspect(start: Path, firsts: dict[str, str] | None = None) -> Project:
     """What is known of the project at `start`, a directory.
+
+    Args:
+        start: Where the user stands.
+        firsts: For each commit the first one of its line of history, where an earlier call found
+            it; what this one finds is added.
 
     Raises:
         RefusedError: As `find_root`.
@@ -73,26 +110,51 @@ def inspect(start: Path) -> Project:
     subdirectory = start.resolve().relative_to(root).as_posix()
     subdirectory = "" if subdirectory == "." else subdirectory
     name = component(root.name)
-    where = _git(root, "rev-parse", "--is-inside-work-tree", "--show-prefix", quiet=True)
-    if not where.startswith("true"):
-        return Project(str(root), name, _identity_by_place(root), subdirectory=subdirectory)
-    prefix = where.partition("\n")[2].removesuffix("\n")
+    place = identity.digest(f"{platform.node()} {root}")
+    asked = ("--is-shallow-repository", "--is-inside-work-tree", "--show-prefix")
+    shallow, inside, prefix = [*_git(root, "rev-parse", *asked, quiet=True).split("\n", 2), "", ""][
+        :3
+    ]
+    if inside != "true":
+        return Project(str(root), name, (place,), subdirectory=subdirectory)
     status = _git(
         root, "status", "--porcelain=v2", "--branch", "-z", "--untracked-files=normal", "--", "."
     ).split("\0")
     heads = dict(line[2:].split(" ", 1) for line in status if line.startswith("# "))
     oid, head = heads.get("branch.oid", ""), heads.get("branch.head", "")
     commit = None if oid == "(initial)" else oid
+    first = None if shallow == "true" or commit is None else _first(root, commit, firsts)
+    known = identity.identities(_urls(root), first, prefix.removesuffix("\n"))
     return Project(
         root=str(root),
         name=name,
-        identity=_identity(root, commit, prefix),
+        identities=known or (place,),
+        formerly=(place,) if known else (),
         branch=None if head == "(detached)" else head,
         commit=commit,
         changed=tuple(_changed(status)),
         subdirectory=subdirectory,
         in_git=True,
     )
+
+
+def _first(root: Path, commit: str, firsts: dict[str, str] | None) -> str:
+    """The first commit of the line that leads to `commit`: merging another history changes none."""
+    found = (firsts or {}).get(commit)
+    if found is None:
+        walk = ("rev-list", "--first-parent", "--max-parents=0", commit)
+        found = _git(root, *walk).split()[0]
+        if firsts is not None:
+            firsts[commit] = found
+    return found
+
+
+def _urls(root: Path) -> tuple[str, ...]:
+    """The URLs of the remote `origin`, or of all where none is called so."""
+    rows = _git(root, "config", "-z", "--get-regexp", r"^remote\..*\.url$", quiet=True).split("\0")
+    pairs = [row.split("\n", 1) for row in rows if "\n" in row]
+    origin = tuple(url for key, url in pairs if key == "remote.origin.url")
+    return origin or tuple(url for _, url in pairs)
 
 
 def _changed(status: Sequence[str]) -> Iterator[str]:
@@ -139,21 +201,6 @@ def version(project: Project) -> str:
     return f"{base}.post{distance}.dev0+{local}" if found else f"0.0.0.dev0+{local}"
 
 
-def _identity(root: Path, commit: str | None, prefix: str) -> str:
-    """Every clone of a repository has the same first commit."""
-    if commit is None:
-        return _identity_by_place(root)
-    first = _git(root, "rev-list", "--max-parents=0", "HEAD").split()
-    return hashlib.sha256(f"{min(first)} {prefix}".encode("utf-8", "surrogateescape")).hexdigest()[
-        :32
-    ]
-
-
-def _identity_by_place(root: Path) -> str:
-    place = f"{platform.node()} {root}".encode("utf-8", "surrogateescape")
-    return hashlib.sha256(place).hexdigest()[:32]
-
-
 def tree(project: Project) -> Tree:
     """The files that would be sent; see `scan`."""
     return scan(project, {}).tree
@@ -171,11 +218,12 @@ def scan(project: Project, seen: Seen) -> Scan:
     """
     root = Path(project.root)
     missing: list[str] = []
-    names = _listed(root, "", None, missing) if project.in_git else _walked(root)
+    names = _listed(root, "", missing) if project.in_git else _walked(root)
+    kept_back = _kept_back(root, names)
     now = time.time_ns()
     files: list[File] = []
     kept: Seen = {}
-    for name in sorted(set(names)):
+    for name in sorted(set(names) - kept_back):
         file = _file(project.root, name, seen, kept, now)
         if file is not None:
             files.append(file)
@@ -213,38 +261,25 @@ def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:_SHOWN]) + more
 
 
-def _listed(root: Path, prefix: str, rules: str | None, missing: list[str]) -> list[str]:
-    """The files of a repository.
+def _listed(root: Path, prefix: str, missing: list[str]) -> list[str]:
+    """The files of a repository: tracked, and untracked but not ignored.
 
     Args:
         root: Where git is asked.
         prefix: Where that is below the project's root, for messages.
-        rules: The text of the `.rvignore` above it, made to fit, or None.
         missing: Submodules that are not checked out are added.
     """
     tracked, links = _tracked(root)
     untracked = _names(root, "ls-files", "-z", "--others", "--exclude-standard")
-    own = any(name.rsplit("/", 1)[-1] == ".rvignore" for name in (*tracked, *untracked))
-    kept_back: set[str] = set()
-    if own or rules:
-        with _rules_file(rules) as above:
-            rule = (*above, "--exclude-per-directory=.rvignore")
-            kept_back.update(_names(root, "ls-files", "-z", "--cached", "--ignored", *rule))
-            kept_back.update(_names(root, "ls-files", "-z", "--others", "--ignored", *rule))
     found = []
     for name in (*tracked, *untracked):
-        if name in kept_back:
-            continue
         if name not in links and not name.endswith("/"):
             found.append(name)
             continue
-        path = root / name
         # a submodule, or a repository of its own inside this one
         below = name.rstrip("/")
-        if (path / ".git").exists():
-            mine = path.parent / ".rvignore" if "/" not in below else root / ".rvignore"
-            text = _rebased(_text(mine), below)
-            inner = _listed(path, f"{prefix}{below}/", text, missing)
+        if (root / name / ".git").exists():
+            inner = _listed(root / name, f"{prefix}{below}/", missing)
             found += [f"{below}/{file}" for file in inner]
         elif not name.endswith("/"):
             missing.append(prefix + below)
@@ -258,53 +293,46 @@ def _tracked(root: Path) -> tuple[list[str], set[str]]:
     return [name for _, name in entries], links
 
 
-def _text(path: Path) -> str:
-    return path.read_text("utf-8", "surrogateescape") if path.is_file() else ""
+def _kept_back(root: Path, names: Sequence[str]) -> set[str]:
+    """Which files the `.rvignore` files keep back, tracked ones too, by git's own rules.
 
-
-def _rebased(rules: str, below: str) -> str:
-    """The rules of a `.rvignore` as they read one repository further down (gitignore(5))."""
-    found = []
-    for line in rules.splitlines():
-        sign, pattern = ("!", line[1:]) if line.startswith("!") else ("", line)
-        if not pattern.strip() or pattern.startswith("#"):
-            continue
-        if "/" not in pattern.rstrip("/") or pattern.startswith("**/"):
-            found.append(sign + pattern)
-        elif pattern.lstrip("/").startswith(f"{below}/"):
-            found.append(f"{sign}/{pattern.lstrip('/')[len(below) + 1 :]}")
-    return "".join(f"{line}\n" for line in found)
-
-
-@contextmanager
-def _rules_file(rules: str | None) -> Iterator[tuple[str, ...]]:
-    if not rules:
-        yield ()
-        return
-    with tempfile.NamedTemporaryFile("w", errors="surrogateescape", prefix="rvstate-") as file:
-        file.write(rules)
-        file.flush()
-        yield (f"--exclude-from={file.name}",)
+    git is asked in an empty repository in which each of them is a `.gitignore` at its place, so the
+    rules of all levels count together (gitignore(5)), across the borders of submodules too.
+    """
+    found: dict[str, bytes] = {}
+    for folder in sorted({"", *directories(names)}):
+        path = root / folder / ".rvignore"
+        if path.is_file():
+            found[folder] = path.read_bytes()
+    if not found:
+        return set()
+    with tempfile.TemporaryDirectory(prefix="rvstate-") as empty:
+        _git(Path(empty), "init", "--quiet", "--template=")
+        for folder, rules in found.items():
+            place = Path(empty, folder)
+            place.mkdir(parents=True, exist_ok=True)
+            (place / ".gitignore").write_bytes(rules)
+        # a name that begins with a colon would be more than a name (gitglossary(7), pathspec)
+        asked = "".join(f"./{name}\0" for name in names).encode("utf-8", "surrogateescape")
+        rule = ("check-ignore", "--no-index", "-z", "--stdin")
+        own = ("-c", f"core.excludesFile={os.devnull}")
+        said = _git(Path(empty), *own, *rule, data=asked, none=1)
+    return {name.removeprefix("./") for name in said.split("\0") if name}
 
 
 def _walked(root: Path) -> list[str]:
     """Outside git, git itself applies the ignore rules, with an empty repository beside it."""
+    _check_unmarked(root)
     with tempfile.TemporaryDirectory(prefix="rvstate-") as empty:
         _git(root, "init", "--quiet", "--bare", empty)
         outside = (f"--git-dir={empty}", f"--work-tree={root}")
-        every = _names(root, *outside, "ls-files", "-z", "--others")
-        kept_back: set[str] = set()
-        for rules in (".gitignore", ".rvignore"):
-            if any(name.rsplit("/", 1)[-1] == rules for name in every):
-                rule = f"--exclude-per-directory={rules}"
-                ignored = ("ls-files", "-z", "--others", "--ignored", rule)
-                kept_back.update(_names(root, *outside, *ignored))
-    found = [name for name in every if name not in kept_back and not name.endswith("/")]
+        rule = "--exclude-per-directory=.gitignore"
+        every = _names(root, *outside, "ls-files", "-z", "--others", rule)
+    found = [name for name in every if not name.endswith("/")]
     for name in every:
         # a repository inside a project that is none: its own rules count in it
-        if name.endswith("/") and name not in kept_back and (root / name / ".git").exists():
-            text = _rebased(_text(root / ".rvignore"), name.rstrip("/"))
-            found += [f"{name}{file}" for file in _listed(root / name, name, text, [])]
+        if name.endswith("/") and (root / name / ".git").exists():
+            found += [f"{name}{file}" for file in _listed(root / name, name, [])]
     return found
 
 
@@ -378,8 +406,15 @@ _GIT_VARIABLES: frozenset[str] = frozenset(
 )
 
 
-def _git(root: Path, *words: str, quiet: bool = False) -> str:
+def _git(root: Path, *words: str, quiet: bool = False, data: bytes = b"", none: int = 0) -> str:
     """What git prints; nothing where it fails and `quiet`.
+
+    Args:
+        root: Where it is asked.
+        words: What it is asked.
+        quiet: Whether a failure says nothing.
+        data: Its standard input.
+        none: The exit status that is no failure either.
 
     Raises:
         ConfigError: git is missing or failed.
@@ -387,7 +422,7 @@ def _git(root: Path, *words: str, quiet: bool = False) -> str:
     try:
         # core.quotePath and the like do not matter: names are asked for with -z
         done = subprocess.run(
-            ["git", *words], cwd=root, env=_env(), capture_output=True, check=False
+            ["git", *words], cwd=root, env=_env(), input=data, capture_output=True, check=False
         )
     except FileNotFoundError:
         if quiet:
@@ -395,7 +430,7 @@ def _git(root: Path, *words: str, quiet: bool = False) -> str:
         raise ConfigError(
             "The program git is not on this machine.", "Install git, then run this again."
         ) from None
-    if done.returncode != 0:
+    if done.returncode not in (0, none):
         if quiet:
             return ""
         said = done.stderr.decode("utf-8", "replace").strip()

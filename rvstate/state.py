@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from rvstate.model.project import Seen, Tree
 
 
+# commits whose history was walked: those of some branches of some projects
+_FIRSTS = 100
+
+
 def write_private(path: Path, text: str, errors: str = "strict") -> None:
     """Put a file (0600) in a private directory in place, at once or not at all.
 
@@ -134,6 +138,20 @@ class State:
     def _seen(self, root: str) -> Path:
         name = hashlib.sha256(root.encode("utf-8", "surrogateescape")).hexdigest()[:24]
         return self.root / "trees" / f"{name}.seen.json"
+
+    def firsts(self) -> dict[str, str]:
+        """For commits the first one of their history; nothing where it is not readably kept."""
+        try:
+            found = json.loads((self.root / "trees" / "firsts.json").read_text("utf-8"))
+            return {str(commit): str(first) for commit, first in found.items()}
+        except (OSError, ValueError, AttributeError):
+            # git is asked then
+            return {}
+
+    def keep_firsts(self, firsts: dict[str, str]) -> None:
+        """Remember the newest of them."""
+        newest = dict([*firsts.items()][-_FIRSTS:])
+        _keep(self.root / "trees" / "firsts.json", json.dumps(newest))
 
     def receipts(self) -> Iterator[dict[str, Any]]:
         """Every kept receipt, newest first; a damaged one is passed over."""

@@ -144,7 +144,13 @@ def repository(root: Path, files: Mapping[str, str], *, branch: str = "main") ->
 
 
 def push(
-    place: Path, source: Path, new: Tree, old: Tree | None, *, identity: str = "one"
+    place: Path,
+    source: Path,
+    new: Tree,
+    old: Tree | None,
+    *,
+    identity: str = "one",
+    formerly: str = "",
 ) -> Script:
     """What `rvstate run` would send to bring `place` from `old` to `new`."""
     from rvstate import archive
@@ -159,7 +165,7 @@ def push(
         lists["emptied"] = tuple(f"./{path}" for path in change.emptied)
     payload = archive.pack(str(source), change.changed, lists)
     state = "-" if old is None else old.state
-    args = (str(place / "lock"), "5", str(place), state, new.state, identity)
+    args = (str(place / "lock"), "5", str(place), state, new.state, identity, formerly)
     return Script("push", args, payload)
 
 

@@ -57,3 +57,30 @@ def test_every_name_is_a_plain_word(words: list[str]) -> None:
     assert name.startswith("rv-")
     assert len(name) <= 43
     assert all(c.isascii() and (c.isalnum() or c == "-") for c in name)
+
+
+@pytest.mark.parametrize(
+    ("typed", "script"),
+    [
+        ("train.py --lr 1 other.py", "train.py"),
+        ("python -u -W ignore train.py", "train.py"),
+        ("python3.11 sub/train.py", "sub/train.py"),
+        ("A=1 uv run --with numpy train.py", "train.py"),
+        ("torchrun --nproc_per_node 4 train.py gen.py", "train.py"),
+        ("accelerate launch --config_file c.yaml train.py", "train.py"),
+        ("srun -n 2 bash run.sh", "run.sh"),
+        ("'python train.py --out x'", "train.py"),
+        ("'cd sub && python train.py'", None),
+        ("'python $SCRIPT train.py'", None),
+        ("python -m pytest tests/test_x.py", None),
+        ("python -c 'print(1)' x.py", None),
+        ("python -u tool gen.py", None),
+        ("mytool gen.py", None),
+        ("uv run mytool gen.py", None),
+        ("'python \"unfinished'", None),
+        ("hostname", None),
+    ],
+)
+def test_a_script_counts_only_where_it_is_certain(typed: str, script: str | None) -> None:
+    """What a launcher runs must be there; another program's argument may be yet to be written."""
+    assert command.certain_script(tuple(shlex.split(typed))) == script

@@ -1,8 +1,11 @@
+import itertools
 import os
 import subprocess
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from rvstate import git as door
 from rvstate.errors import RefusedError
@@ -48,6 +51,41 @@ def test_home_is_never_a_project(tmp_path: Path, root: Path) -> None:
     assert sent(home / "plain") == set()
 
 
+def test_a_directory_that_everybody_writes_to_is_no_project(tmp_path: Path) -> None:
+    """A stray marker in a place such as /tmp makes it no project of those who stand below it."""
+    shared = tmp_path / "shared"
+    write(shared, {"requirements.txt": "", "mine/train.py": "", "theirs/secret": ""})
+    shared.chmod(0o1777)
+    with pytest.raises(RefusedError, match="everything in it"):
+        door.inspect(shared)
+    assert sent(shared / "mine") == {"train.py"}
+
+
+def test_an_unmarked_directory_is_sent_only_if_it_is_small(root: Path) -> None:
+    """A few scripts need no ceremony; anything else needs one word that it is meant."""
+    write(root, {"train.py": "", "conf/x.yaml": ""})
+    assert sent(root) == {"train.py", "conf/x.yaml"}
+    write(root, {f"data/{n}": "" for n in range(300)})
+    with pytest.raises(RefusedError, match="Nothing marks"):
+        sent(root)
+    write(root, {".rvignore": "/data/\n"})
+    assert sent(root) == {"train.py", "conf/x.yaml", ".rvignore"}
+    (root / ".rvignore").unlink()
+    git(root, "init", "--quiet")
+    assert len(sent(root)) == 302
+    write(root, {":colon": "", "*": "", "-dash": "", ".rvignore": "/data/\n:colon\n-dash\n\\*\n"})
+    assert sent(root) == {"train.py", "conf/x.yaml", ".rvignore"}
+
+
+def test_an_unmarked_directory_is_not_sent_if_it_is_heavy(root: Path) -> None:
+    """One large file is enough to ask."""
+    write(root, {"train.py": ""})
+    with (root / "disk.img").open("wb") as file:
+        file.truncate(30 << 20)
+    with pytest.raises(RefusedError, match="Nothing marks"):
+        sent(root)
+
+
 def test_odd_names_come_through(root: Path) -> None:
     """Tracked and untracked names of any bytes are listed as they are."""
     repository(root, {name: name for name in ODD_NAMES})
@@ -76,6 +114,47 @@ def test_rvignore_keeps_back_everywhere(root: Path, tmp_path: Path) -> None:
         *("a.py", ".rvignore", ".gitmodules", "sub/.rvignore", "sub/keep.bin"),
         "third/library/lib.py",
     }
+
+
+_PATTERNS = st.sampled_from(
+    [
+        *("*.bin", "!*.bin", "data", "data/", "/data", "!data/", "lib/data", "**/x", "a/**", "*"),
+        *("!keep.bin", "!*/", "third/lib/*.bin", "/third/**/deep", "# no rule", "", "sp ace"),
+        *("x\\ ", "[ab].bin"),
+    ]
+)
+_PLACES = ("", "third", "third/lib", "third/lib/inner", "third/lib/inner/deep", "sub")
+
+
+@settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    rules=st.dictionaries(
+        st.sampled_from(_PLACES), st.lists(_PATTERNS, min_size=1, max_size=4), max_size=4
+    )
+)
+def test_rules_of_all_levels_count_as_git_counts_them(
+    tmp_path_factory: pytest.TempPathFactory, rules: dict[str, list[str]]
+) -> None:
+    """Nested `.rvignore` files, within submodules and their submodules and above them, keep back
+    exactly what git would ignore if the whole were one plain tree with `.gitignore` files."""
+    top = tmp_path_factory.mktemp("rules")
+    names = [
+        f"{p}/{n}".lstrip("/") for p in _PLACES for n in ("a.bin", "keep.bin", "data/x", "a/x")
+    ]
+    plain, real = top / "plain", top / "home" / "real"
+    write(plain, dict.fromkeys(names, ""))
+    write(plain, {f"{p}/.gitignore".lstrip("/"): "\n".join(r) + "\n" for p, r in rules.items()})
+    git(plain, "init", "--quiet", "--template=")
+    expected = set(git(plain, "ls-files", "-z", "-o", "--exclude-standard").split("\0")) - {""}
+    write(real, dict.fromkeys(names, ""))
+    for place in ("third/lib/inner", "third/lib", ""):
+        git(real / place, "init", "--quiet", "--initial-branch=main")
+        git(real / place, "add", "--all")
+        git(real / place, "commit", "--quiet", "-m", "first")
+    write(real, {f"{p}/.rvignore".lstrip("/"): "\n".join(r) + "\n" for p, r in rules.items()})
+    assert sent(real) == {name.replace(".gitignore", ".rvignore") for name in expected}
 
 
 def test_submodules_travel_and_missing_ones_are_named(root: Path, tmp_path: Path) -> None:
@@ -141,14 +220,80 @@ def test_clones_are_one_project_and_namesakes_are_not(root: Path, tmp_path: Path
     git(tmp_path, "clone", "--quiet", str(root), str(tmp_path / "home/clone/app"))
     other = repository(tmp_path / "home/other/app", {"b": "something else"})
     clone = door.inspect(tmp_path / "home/clone/app")
-    assert clone.identity == door.inspect(root).identity
+    assert common(clone, door.inspect(root))
     assert door.inspect(other).name == door.inspect(root).name
-    assert door.inspect(other).identity != door.inspect(root).identity
-    assert door.inspect(root / "sub").identity != door.inspect(root).identity
+    assert not common(door.inspect(other), door.inspect(root))
+    assert not common(door.inspect(root / "sub"), door.inspect(root))
     for place in ("p/app", "q/app"):
         write(tmp_path / "home" / place, {"requirements.txt": ""})
     one, two = (door.inspect(tmp_path / "home" / place) for place in ("p/app", "q/app"))
-    assert one.identity != two.identity
+    assert not common(one, two)
+
+
+def common(one: door.Project, two: door.Project) -> set[str]:
+    """What lets one into the workspace of the other."""
+    return {*one.identities, *one.formerly} & {*two.identities}
+
+
+def test_a_shallow_clone_is_known_by_its_remote(root: Path, tmp_path: Path) -> None:
+    """Full, shallow, under another name of the remote, a worktree, without any remote: one project.
+    A fork shares the first commit; another repository shares nothing, and a path is no remote."""
+    origin = repository(tmp_path / "origin", {"a": "1"})
+    git(origin, "commit", "--quiet", "--allow-empty", "-m", "second")
+    places = {name: tmp_path / "home" / name / "app" for name in ("full", "shallow", "named")}
+    for name, place in places.items():
+        words = ["--depth=1"] if name == "shallow" else []
+        git(tmp_path, "clone", "--quiet", *words, f"file://{origin}", str(place))
+    git(places["full"], "remote", "set-url", "origin", "git@example.org:me/app.git")
+    git(places["shallow"], "remote", "set-url", "origin", "https://token:x@example.org/me/app")
+    git(places["named"], "remote", "set-url", "origin", "ssh://git@example.org:2222/me/app.git/")
+    git(places["named"], "remote", "rename", "origin", "upstream")
+    git(places["full"], "worktree", "add", "--quiet", str(tmp_path / "home/tree/app"))
+    found = {name: door.inspect(place) for name, place in places.items()}
+    found["worktree"] = door.inspect(tmp_path / "home/tree/app")
+    for one in found.values():
+        assert all(common(one, two) for two in found.values())
+        assert not any("token" in text for text in one.identities)
+    git(places["full"], "remote", "set-url", "origin", "git@example.org:fork/app.git")
+    fork = door.inspect(places["full"])
+    assert common(fork, found["named"])
+    assert not common(fork, found["shallow"])
+    stranger = door.inspect(repository(tmp_path / "home/stranger/app", {"b": ""}))
+    assert not any(common(stranger, one) for one in found.values())
+
+
+def test_a_project_stays_itself_when_it_grows(root: Path, tmp_path: Path) -> None:
+    """From no git to a first commit, to a remote, to a merge of another history."""
+    write(root, {"requirements.txt": ""})
+    steps = [door.inspect(root)]
+    git(root, "init", "--quiet", "--initial-branch=main")
+    steps.append(door.inspect(root))
+    git(root, "commit", "--quiet", "--allow-empty", "-m", "first")
+    steps.append(door.inspect(root))
+    git(root, "remote", "add", "origin", "git@example.org:me/app.git")
+    steps.append(door.inspect(root))
+    other = repository(tmp_path / "other", {"b": ""})
+    git(other, "commit", "--quiet", "--allow-empty", "-m", "their second")
+    git(root, "fetch", "--quiet", str(other), "main")
+    git(root, "merge", "--quiet", "--allow-unrelated-histories", "-m", "theirs", "FETCH_HEAD")
+    steps.append(door.inspect(root))
+    for earlier, later in itertools.pairwise(steps):
+        assert common(later, earlier)
+    assert not common(door.inspect(other), steps[-1])
+
+
+def test_the_first_commit_is_looked_for_once(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A long history is walked once for each commit, and what was found is handed back."""
+    repository(root, {"a": ""})
+    firsts: dict[str, str] = {}
+    first = door.inspect(root, firsts)
+    head = git(root, "rev-parse", "HEAD").strip()
+    assert firsts == {head: head}
+    asked: list[str] = []
+    ask = door._git
+    monkeypatch.setattr(door, "_git", lambda r, *w, **m: asked.append(w[0]) or ask(r, *w, **m))
+    assert door.inspect(root, firsts).identities == first.identities
+    assert "rev-list" not in asked
 
 
 def test_what_differs_from_the_commit_is_named(root: Path) -> None:

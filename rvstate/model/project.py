@@ -34,7 +34,8 @@ class Project:
     Args:
         root: Absolute path on this machine.
         name: One path component.
-        identity: The same for every clone of it, and no other project's.
+        identities: What it is known by; every clone of it has one of them, and no other project.
+        formerly: What it may have been known by before it had a commit or a remote.
         branch: Git's name, or None.
         commit: The full hash, or None outside git.
         changed: Paths that differ from the commit, untracked ones included.
@@ -44,12 +45,13 @@ class Project:
 
     root: str
     name: str
-    identity: str
+    identities: tuple[str, ...]
     branch: str | None = None
     commit: str | None = None
     changed: tuple[str, ...] = ()
     subdirectory: str = ""
     in_git: bool = False
+    formerly: tuple[str, ...] = ()
 
     @property
     def dirty(self) -> bool:
@@ -119,7 +121,8 @@ class TreeChange:
     same_paths: bool
 
 
-def _directories(paths: Iterable[str]) -> set[str]:
+def directories(paths: Iterable[str]) -> set[str]:
+    """Every directory above one of the paths, but the root itself."""
     found: set[str] = set()
     for path in paths:
         while "/" in path:
@@ -135,7 +138,7 @@ def difference(old: Tree, new: Tree) -> TreeChange:
     known = {file.path: file for file in old.files}
     wanted = {file.path for file in new.files}
     deleted = tuple(path for path in known if path not in wanted)
-    emptied = _directories(deleted) - _directories(wanted) if deleted else set()
+    emptied = directories(deleted) - directories(wanted) if deleted else set()
     return TreeChange(
         tuple(file for file in new.files if known.get(file.path) != file),
         deleted,

@@ -1,8 +1,10 @@
 #!/bin/sh
 # Bring a workspace's code to the state of the laptop's tree.
-#   main LOCK SECONDS ROOT OLD NEW IDENTITY
+#   main LOCK SECONDS ROOT OLD NEW IDENTITIES FORMERLY
 # OLD: the state that the payload is a difference to, or - for a whole tree.  NEW: the state
 # afterwards, written last: a push that was killed leaves none, and the next one sends everything.
+# IDENTITIES: what the project is known by, one a line; FORMERLY: what it may have been known by.  One
+# of them in common with ROOT/identity is enough, and IDENTITIES are added there.
 # The payload is a tar archive with code/PATH for every file, and lists of paths (./PATH, each ended
 # by NUL): files (all of the tree; left out where the set is as before), changed, deleted, emptied.
 # Nothing counts before all of it arrived.  What was not sent from here is never removed and never
@@ -19,7 +21,7 @@ main() {
     root=$3
     old=$4
     aside=$root/aside-$(date +%Y%m%d-%H%M%S)-$$
-    if [ -s "$root/identity" ] && [ "$(cat "$root/identity")" != "$6" ]; then
+    if [ -s "$root/identity" ] && ! printf '%s\n' "$6" "$7" | grep -q -x -F -f "$root/identity"; then
         rv_fail "another project of that name has its code in $root"
         return 1
     fi
@@ -27,7 +29,8 @@ main() {
         printf 'stale\n'
         return 0
     fi
-    printf '%s\n' "$6" | rv_store "$root/identity" 600 || return 1
+    { cat "$root/identity" 2>/dev/null; printf '%s\n' "$6"; } | sort -u | rv_store "$root/identity" 600 ||
+        return 1
     arrive || rv_fail "the files did not arrive whole; nothing was changed" || return 1
     # its date goes on telling what was changed over there since
     if [ -f "$root/manifest" ]; then mv -f "$root/manifest" "$root/manifest.old" || return 1; fi

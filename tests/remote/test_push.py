@@ -23,7 +23,7 @@ def source(tmp_path: Path) -> Path:
 
 
 def tree(root: Path) -> Tree:
-    return git.tree(Project(str(root), "p", "one"))
+    return git.tree(Project(str(root), "p", ("one",)))
 
 
 def test_a_whole_tree_arrives_as_it_is(source: Path, tmp_path: Path) -> None:
@@ -176,6 +176,18 @@ def test_another_projects_workspace_is_refused(source: Path, tmp_path: Path) -> 
     assert ran.status == 1
     assert "another project" in ran.errors
     assert (place / "identity").read_text() == "one\n"
+
+
+def test_one_identity_in_common_is_enough(source: Path, tmp_path: Path) -> None:
+    """A shallow clone, one without a remote, and one from before the first commit get in; all that
+    is known by then is kept."""
+    place = tmp_path / "place"
+    for identity, formerly in (("place", ""), ("first\nurl", "place"), ("url", ""), ("first", "")):
+        script = push(place, source, tree(source), None, identity=identity, formerly=formerly)
+        assert run(script).lines == ["pushed"], identity
+    assert (place / "identity").read_text().split() == ["first", "place", "url"]
+    ran = run(push(place, source, tree(source), None, identity="another", formerly="elsewhere"))
+    assert ran.status == 1
 
 
 @pytest.mark.parametrize("left", [0, 10, 400])

@@ -70,7 +70,7 @@ class Place:
     def change(self, files: dict[str, str | None]) -> None:
         """Edit the project and push the difference."""
         write(self.source, files)
-        after = git.tree(Project(str(self.source), "p", "one"))
+        after = git.tree(Project(str(self.source), "p", ("one",)))
         ran = run(push(self.root, self.source, after, self.tree))
         assert ran.lines == ["pushed"], ran
         self.tree = after
@@ -86,7 +86,7 @@ def place(tmp_path: Path, request: pytest.FixtureRequest) -> Place:
     os.symlink("pkg", source / "link")
     write(fake, {"sbatch": SBATCH}, executable=True)
     write(fake, {"queue": ""})
-    tree = git.tree(Project(str(source), "p", "one"))
+    tree = git.tree(Project(str(source), "p", ("one",)))
     assert run(push(root, source, tree, None)).lines == ["pushed"]
     return Place(root, source, tree, fake, request.param)
 

@@ -26,6 +26,7 @@ from rvstate.model.resources import DesiredState
 from rvstate.paths import RemotePath
 from rvstate.script import Script
 from rvstate.workflows.run.jobspec import job_spec
+from rvstate.workflows.run.named import check_script
 from rvstate.workflows.run.order import Order
 from rvstate.workflows.run.prepared import Prepared, tree_key
 from rvstate.workflows.session import Session
@@ -61,7 +62,7 @@ def prepare(
     """
     asked_for = request.options(order.request, session.config.settings, session.config.site)
     tell(f"looking at {session.label}")
-    project = project or git.inspect(order.directory)
+    project = project or _project(session, order.directory)
     _check_required(project, order.require)
     read = _reader(project)
     package = environments.package(read)
@@ -71,6 +72,7 @@ def prepare(
     running = session.transport.begin(script) if look is None else None
     wanted_env = _environment(session, read)
     scan = _scan(session, project)
+    check_script(order, project, scan.tree)
     if ahead:
         # what submits takes longer to load than the answer needs to come
         importlib.import_module("rvstate.infra.runs")
@@ -122,6 +124,15 @@ def prepare(
         order=order,
         notices=_notices(order, project, scan, change),
     )
+
+
+def _project(session: Session, directory: Path) -> Project:
+    known = session.state.firsts()
+    firsts = dict(known)
+    project = git.inspect(directory, firsts)
+    if firsts != known:
+        session.state.keep_firsts(firsts)
+    return project
 
 
 def _new_run_id() -> str:
@@ -232,12 +243,13 @@ def _question(session: Session, project: Project) -> tuple[tuple[probe.Question,
 
 
 def _check_identity(observed: ObservedState, workspace: Workspace, project: Project) -> None:
-    found = observed.texts.get(workspace.root / "identity", "").strip()
-    if found and found != project.identity:
+    found = observed.texts.get(workspace.root / "identity", "").split()
+    if found and not {*project.identities, *project.formerly} & {*found}:
         raise RefusedError(
-            f"Another project named {project.name} has its code in {workspace.root}.",
-            "Rename this project's directory, or, if the other one is no longer needed, remove its "
-            f"workspace: rvstate exec \"rm -rf '{workspace.root}'\".",
+            f"Another project named {project.name} has its code in {workspace.root}: it has "
+            "neither a first commit nor a remote in common with this one.",
+            "Rename this project's directory. If it is the same project after all, let it in: "
+            f"rvstate exec \"rm '{workspace.root}/identity'\".",
         )
 
 

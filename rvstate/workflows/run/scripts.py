@@ -28,7 +28,7 @@ def push_script(prepared: Prepared, known: Tree | None) -> Script | None:
         prepared: The run.
         known: The tree that the workspace holds; None sends all of it.
     """
-    tree, root = prepared.tree, prepared.workspace.root
+    tree, root, project = prepared.tree, prepared.workspace.root, prepared.project
     if prepared.code_state == tree.state:
         return None
     change = difference(known or Tree(()), tree)
@@ -39,11 +39,14 @@ def push_script(prepared: Prepared, known: Tree | None) -> Script | None:
         lists["changed"] = tuple(f"./{file.path}" for file in change.changed)
         lists["deleted"] = tuple(f"./{path}" for path in change.deleted)
         lists["emptied"] = tuple(f"./{path}" for path in change.emptied)
-    payload = archive.pack(prepared.project.root, change.changed, lists)
+    payload = archive.pack(project.root, change.changed, lists)
     old = known.state if known is not None else "-"
     return Script(
         "push",
-        (root / "lock", PATIENCE, root, old, tree.state, prepared.project.identity),
+        (
+            *(root / "lock", PATIENCE, root, old, tree.state),
+            *("\n".join(names) for names in (project.identities, project.formerly)),
+        ),
         payload,
     )
 

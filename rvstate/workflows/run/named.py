@@ -1,0 +1,72 @@
+"""The script that the command names must be among what is sent."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from pathlib import Path
+
+from rvstate import command
+from rvstate.errors import RefusedError
+from rvstate.model.project import Project, Tree
+from rvstate.workflows.run.order import Order
+
+
+def check_script(order: Order, project: Project, tree: Tree) -> None:
+    """Refuse a command whose script would not be in the job.
+
+    An absolute path that does not begin in the project is one of the cluster, and is left alone.
+
+    Args:
+        order: What the user asked for.
+        project: The project in front of the user.
+        tree: What is sent of it.
+
+    Raises:
+        RefusedError: The script is not there, lies outside the project, or is kept back.
+    """
+    script = command.certain_script(order.words)
+    if script is None or (script.startswith("/") and not script.startswith(f"{project.root}/")):
+        return
+    paths = {file.path for file in tree.files}
+    here = Path(project.root) / project.subdirectory
+    # what `..` leaves may be a link: the job goes the same way, so the names count
+    path = Path(os.path.normpath(here / script))
+    if script.startswith("/"):
+        raise RefusedError(
+            f"{script} is a path of this machine, and the job runs on the cluster.",
+            f"Write {os.path.relpath(path, here)} instead: the job finds it in its snapshot.",
+        )
+    name = _below(path, project)
+    if name in paths:
+        return
+    if not path.exists():
+        raise RefusedError(
+            f"There is no script {script} in {here}, so nothing was submitted.",
+            _suggestion(name or script, project, paths),
+        )
+    if _below(path.resolve(), project) in paths:
+        return
+    if name is None or _below(path.resolve(), project) is None:
+        raise RefusedError(
+            f"{script} lies outside the project {project.root}, so it would not be in the job.",
+            f"Stand in the project that holds it: cd {path.parent}.",
+        )
+    raise RefusedError(
+        f"An ignore rule keeps {script} back, so it would not be in the job.",
+        "Take it out of .gitignore or .rvignore (git check-ignore -v names the rule).",
+    )
+
+
+def _below(path: Path, project: Project) -> str | None:
+    root = Path(project.root)
+    return path.relative_to(root).as_posix() if root in path.parents else None
+
+
+def _suggestion(name: str, project: Project, paths: set[str]) -> str:
+    near = difflib.get_close_matches(name, paths, 1)
+    same = sorted(path for path in paths if path.rpartition("/")[2] == name.rpartition("/")[2])
+    found = same[0] if same else near[0] if near else None
+    if found is None:
+        return "Check the name; what is sent is named by `rvstate sync push --dry-run`."
+    return f"Did you mean {os.path.relpath(found, project.subdirectory or '.')}?"

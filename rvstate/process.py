@@ -170,7 +170,7 @@ def supervise(home: Path) -> None:
 
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    _write(home / "supervisor.json", asdict(_self()))
+    _write(home / "supervisor.json", asdict(this_process()))
     while not stopped and not (home / "stop").exists() and not _my_turn(home):
         time.sleep(_POLL)
     if stopped or (home / "stop").exists():
@@ -324,7 +324,8 @@ def _read(path: Path) -> dict[str, Any] | None:
     return found
 
 
-def _self() -> Process:
+def this_process() -> Process:
+    """This process, as others can know it later."""
     return Process(os.getpid(), _boot(), _start(os.getpid()))
 
 

@@ -62,6 +62,11 @@ class State:
     root: Path
 
     @property
+    def tunnels(self) -> Path:
+        """Where the records of tunnels are."""
+        return self.root / "tunnels"
+
+    @property
     def _variables(self) -> Path:
         return self.root / "env.json"
 
@@ -152,6 +157,28 @@ class State:
         """Remember the newest of them."""
         newest = dict([*firsts.items()][-_FIRSTS:])
         _keep(self.root / "trees" / "firsts.json", json.dumps(newest))
+
+    def keep_converged(self, account: str, when: int, changes: int) -> None:
+        """Remember when an account was last made as declared.
+
+        Args:
+            account: How output names it.
+            when: Seconds since 1970.
+            changes: How many changes that took.
+        """
+        _keep(self._account(account), json.dumps({"converged": when, "changes": changes}))
+
+    def converged(self, account: str) -> tuple[int, int] | None:
+        """When, and with how many changes; None where this machine never did it."""
+        try:
+            found = json.loads(self._account(account).read_text("utf-8"))
+            return int(found["converged"]), int(found["changes"])
+        except (OSError, ValueError, TypeError, KeyError):
+            # it is shown to people and decides nothing
+            return None
+
+    def _account(self, account: str) -> Path:
+        return self.root / "accounts" / f"{hashlib.sha256(account.encode()).hexdigest()[:24]}.json"
 
     def receipts(self) -> Iterator[dict[str, Any]]:
         """Every kept receipt, newest first; a damaged one is passed over."""

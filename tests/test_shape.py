@@ -16,7 +16,7 @@ ROOT = PACKAGE.parent
 # A module may import lower floors, and its own floor only where ALLOWED_ASIDE says so.
 FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"errors", "paths", "shell", "assets", "script"}),
-    frozenset({"slurm", "cron", "envfile", "rcblock", "schema", "sshconfig"}),
+    frozenset({"slurm", "cron", "envfile", "rcblock", "schema", "sitetools", "sshconfig"}),
     frozenset({"model"}),
     frozenset(
         {
@@ -27,10 +27,13 @@ FLOORS: tuple[frozenset[str], ...] = (
             "batchscript",
             "command",
             "request",
+            "pricing",
             "retention",
         }
     ),
-    frozenset({"config", "state", "git", "archive", "transport", "process", "ahead", "infra"}),
+    frozenset(
+        {"config", "state", "git", "archive", "transport", "process", "ahead", "tunnel", "infra"}
+    ),
     frozenset({"workflows"}),
     frozenset({"views", "cli"}),
 )
@@ -45,6 +48,7 @@ ASIDE = {
     "steps": {"diff"},
     "ahead": {"transport"},
     "config": {"state"},
+    "tunnel": {"process", "state", "transport"},
     "infra": {"infra", "config", "transport", "state"},
     "workflows": {"workflows"},
     "cli": {"cli", "views"},
@@ -57,7 +61,7 @@ DOORS = {
     "paramiko": set(),
     "tomlkit": {"config"},
     "click": {"cli", "views"},
-    "subprocess": {"transport", "git", "process"},
+    "subprocess": {"transport", "git", "process", "tunnel"},
     "testinfra": set(),
     "pytest": set(),
 }

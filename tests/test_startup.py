@@ -27,6 +27,7 @@ READS = [
     ("site", "show", "uva"),
     ("ps",),
     ("verify",),
+    ("status",),
     ("completion", "bash"),
 ]
 

@@ -56,6 +56,13 @@ COMMANDS: dict[str, Entry] = {
         "writes the account",
         "Account",
     ),
+    "status": Entry(
+        "status:status",
+        "Show where things stand: storage, jobs, what is free.",
+        "reads",
+        "Account",
+    ),
+    "cost": Entry("cost:cost", "Say what jobs cost by the site's prices.", "reads", "Account"),
     "doctor": Entry(
         "doctor:doctor",
         "Say what is well with account and cluster, and what to do.",
@@ -82,6 +89,7 @@ COMMANDS: dict[str, Entry] = {
     ),
     "ps": Entry("jobs:ps", "List your runs and their states.", "reads", "Jobs"),
     "logs": Entry("jobs:logs", "Show what a run has written.", "reads", "Jobs"),
+    "gpu": Entry("gpu:gpu", "Show how busy the GPUs of your runs are.", "reads", "Jobs"),
     "stop": Entry("jobs:stop", "End runs.", "writes the account", "Jobs"),
     "verify": Entry(
         "verify:verify",

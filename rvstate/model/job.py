@@ -73,6 +73,7 @@ class RunRecord:
         error_log: The error log's path.
         command: As the user typed it.
         nodes: Names of nodes.
+        gpus: What it holds of each node's GPUs, as Slurm prints it (`gpu:a100:2`).
     """
 
     run_id: str
@@ -91,3 +92,4 @@ class RunRecord:
     error_log: str = ""
     command: tuple[str, ...] = ()
     nodes: tuple[str, ...] = field(default=())
+    gpus: str = ""

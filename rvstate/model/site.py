@@ -55,6 +55,17 @@ class Gpu:
 
 
 @dataclass(frozen=True, slots=True)
+class Prices:
+    """What is charged in an account's units, beside each GPU type's own price.
+
+    `cpu` is for an hour of one CPU in a job without GPUs, `unit` what the site calls its units.
+    """
+
+    cpu: float | None = None
+    unit: str = "SU"
+
+
+@dataclass(frozen=True, slots=True)
 class Partition:
     """One partition; `max_time` in Slurm's spelling."""
 
@@ -97,6 +108,7 @@ class Site:
     purge: Purge = Purge()
     scheduling: Scheduling = Scheduling()
     defaults: SiteDefaults = SiteDefaults()
+    prices: Prices = Prices()
     partitions: tuple[Partition, ...] = ()
     gpus: dict[str, Gpu] | None = None
 

@@ -66,6 +66,9 @@ COMMAND = (
     "--Format=" + ",".join(f"{field}:{SEPARATOR}" for field in FIELDS),
 )
 
+# Everybody's jobs that wait, one partition list a line: how long the queue is.
+WAITING_COMMAND = (*COMMAND[:-2], "--noheader", "--all", "--states=PENDING", "--format=%P")
+
 
 @dataclass(frozen=True, slots=True)
 class JobRow:
@@ -140,6 +143,20 @@ def parse(text: str) -> tuple[JobRow, ...]:
         ParseError: Not that output.
     """
     return tuple(_row(fields) for fields in split_rows(text, len(FIELDS)))
+
+
+def parse_waiting(text: str) -> dict[str, int]:
+    """Count the jobs that wait for each partition; one that may go to several waits for each.
+
+    Args:
+        text: The output of `WAITING_COMMAND`, behind `sort | uniq -c`.
+    """
+    counts: dict[str, int] = {}
+    for line in text.splitlines():
+        match = re.fullmatch(r"\s*([0-9]{1,9}) (\S+)\s*", line)
+        for name in match[2].split(",") if match else ():
+            counts[name] = counts.get(name, 0) + int(match[1] if match else 0)
+    return counts
 
 
 def _row(fields: tuple[str, ...]) -> JobRow:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -116,6 +117,8 @@ def _outcome(
     if isinstance(after, RvstateError):
         return Outcome(session.label, view.plan, results, False, count, error=after)
     kept = after.observed.originals
+    if after.plan.empty:
+        session.state.keep_converged(session.label, round(time.time()), len(results))
     return Outcome(session.label, view.plan, results, after.plan.empty, count, kept)
 
 

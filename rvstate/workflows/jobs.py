@@ -43,7 +43,15 @@ class Facts:
 
 def runs(session: Session) -> tuple[RunRecord, ...]:
     """The newest runs on the account, newest first, with one remote command."""
-    answer = session.transport.run(_question(session))
+    return read_runs(session, session.transport.run(question(session)))
+
+
+def read_runs(session: Session, answer: Answer) -> tuple[RunRecord, ...]:
+    """The runs in the answer to `question`, newest first.
+
+    Raises:
+        RvstateError: It holds none.
+    """
     if answer.status != 0:
         raise RvstateError(
             f"The list of runs could not be read: {answer.errors.strip()}", "Try again."
@@ -66,7 +74,8 @@ def _is_local(session: Session) -> bool:
     return session.config.site.scheduler == "process"
 
 
-def _question(session: Session) -> Script:
+def question(session: Session) -> Script:
+    """What asks for the newest runs on the account."""
     fixed = (session.scratch, session.home, _SYMBOLIC.runs, str(_RECENT))
     if _is_local(session):
         return Script("jobs", (*fixed, "", ""))
@@ -164,7 +173,12 @@ def _from_slurm(
         reason = squeue.reason_in_words(row.reason) if row.state is JobState.PENDING else ""
         known = base if base.job else _base(run_id, replace(fact, job=str(row.job)))
         return replace(
-            known, state=row.state, reason=reason, elapsed=row.time_used, nodes=row.nodes
+            known,
+            state=row.state,
+            reason=reason,
+            elapsed=row.time_used,
+            nodes=row.nodes,
+            gpus=row.gres,
         )
     if past is not None and past.state in FINISHED:
         return replace(base, state=past.state, elapsed=past.elapsed, nodes=past.nodes)

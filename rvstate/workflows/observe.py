@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,7 @@ from rvstate.model.layout import SYMBOLIC, Account, Layout
 from rvstate.model.observed import ObservedState, Present
 from rvstate.model.resources import ConfigFile, DesiredState
 from rvstate.probe import Question
-from rvstate.script import Script
+from rvstate.script import Answer, Script
 from rvstate.transport import Running, Ssh
 from rvstate.workflows.session import Session
 
@@ -37,7 +38,7 @@ class View:
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """A look under way: the remote command has been sent, its answer has not been read."""
+    """A look; where it is `running`, it has been sent and nobody has read its answer yet."""
 
     session: Session
     kinds: frozenset[str] | None
@@ -45,15 +46,20 @@ class Look:
     watched: ConfigFile
     asked: tuple[Question, ...]
     script: Script
-    running: Running
+    running: Running | None
     remove_originals: bool = False
 
     def view(self) -> View:
         """Wait for the answer and compare."""
         # imported while the answer is on its way: it costs nothing there
+        importlib.import_module("rvstate.diff")
+        assert self.running is not None
+        return self.read(self.session.transport.finish(self.script, self.running))
+
+    def read(self, answer: Answer) -> View:
+        """Compare an answer with what is wanted."""
         from rvstate import diff
 
-        answer = self.session.transport.finish(self.script, self.running)
         observed = probe.read(answer, self.asked)
         observed.entries.update(_local_entry(self.watched))
         wanted = _wanted(self.session, observed.account, self.variables, self.watched, self.kinds)
@@ -73,15 +79,23 @@ def begin(
         kinds: Only these kinds of resource; None means all.
         remove_originals: Whether what earlier migrations set aside should go.
     """
+    look = prepare(session, kinds, remove_originals=remove_originals)
+    if isinstance(session.transport, Ssh):
+        script, running = ahead.begin(session.transport, look.script)
+    else:
+        script, running = look.script, session.transport.begin(look.script)
+    return replace(look, script=script, running=running)
+
+
+def prepare(
+    session: Session, kinds: frozenset[str] | None = None, *, remove_originals: bool = False
+) -> Look:
+    """A look that has not been sent yet; arguments as for `begin`."""
     variables = session.state.variables()
     watched = _config_file(session)
     asked = probe.questions(_wanted(session, SYMBOLIC, variables, watched, kinds))
     script = probe.script(session.scratch, session.home, asked)
-    if isinstance(session.transport, Ssh):
-        script, running = ahead.begin(session.transport, script)
-    else:
-        running = session.transport.begin(script)
-    return Look(session, kinds, variables, watched, asked, script, running, remove_originals)
+    return Look(session, kinds, variables, watched, asked, script, None, remove_originals)
 
 
 def account(

@@ -1,0 +1,1 @@
+"""Languages of programs that sites and drivers bring along: text in, values out."""

@@ -1,0 +1,168 @@
+"""What people, and programs, read about where things stand."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import click
+
+from rvstate.diff import human_bytes
+from rvstate.errors import RvstateError
+from rvstate.slurm import duration
+from rvstate.slurm.states import FINISHED
+from rvstate.tunnel import Tunnel
+from rvstate.workflows.status import Status, Storage, age
+
+_FULL, _FILLING = 80, 60  # percent
+_JOBS = 10
+
+
+def show(found: Status, tunnels: tuple[Tunnel, ...]) -> None:
+    """One screen."""
+    _row("connection", f"{found.label} answers" + (f" ({found.node})" if found.node else ""))
+    _row("account", _account(found))
+    for number, place in enumerate(found.storage):
+        _row("storage" if not number else "", _place(place))
+    _row("rvstate", _ours(found))
+    _row("keepalive", found.keepalive)
+    _show_jobs(found)
+    for number, tunnel in enumerate(tunnels):
+        _row("tunnels" if not number else "", tunnel.words)
+    for number, gpu in enumerate(found.gpus or ()):
+        waits = "" if gpu.waiting is None else f", {gpu.waiting} jobs wait in {gpu.partition}"
+        _row(
+            "GPUs" if not number else "", f"{gpu.kind:<9} {gpu.free:>4} of {gpu.total} free{waits}"
+        )
+    if found.waiting is not None:
+        most = sorted(found.waiting.items(), key=lambda pair: (-pair[1], pair[0]))[:5]
+        shown = ", ".join(f"{name} {count}" for name, count in most) or "nobody waits"
+        _row("queue", shown)
+    for text in found.trouble:
+        click.secho(f"not known: {text}", fg="yellow", err=True)
+
+
+def _row(name: str, text: str) -> None:
+    click.echo(f"{click.style(f'{name:<11}', bold=True)}{text}")
+
+
+def _account(found: Status) -> str:
+    if found.balance is not None:
+        return f"{found.paying}: {found.balance.available:,.0f} available"
+    if found.balances:
+        shown = ", ".join(f"{b.account} {b.available:,.0f}" for b in found.balances)
+        return f"{found.paying or 'none configured'}; available: {shown}"
+    return f"{found.paying or 'none configured'}; the site tells no balance"
+
+
+def _place(place: Storage) -> str:
+    share = round(100 * place.used / place.size) if place.size else 0
+    colour = "red" if share > _FULL else "yellow" if share > _FILLING else None
+    text = f"{share}% of {human_bytes(place.size)}"
+    if not place.quota:
+        text += " (whole file system)"
+    if place.inodes and place.inodes_used is not None:
+        files = round(100 * place.inodes_used / place.inodes)
+        text += f", {files}% of {place.inodes:,} inodes"
+        colour = "red" if files > _FULL else colour
+    return f"{place.path}  {click.style(text, fg=colour)}"
+
+
+def _ours(found: Status) -> str:
+    last = "never converged from here"
+    if found.converged is not None:
+        last = f"converged {age(found.converged[0])}"
+    if found.changes is None or found.refusals is None:
+        return f"{last}; what is pending is not known"
+    if found.refusals:
+        return f"{last}; {found.refusals} refused: see `rvstate converge --check`"
+    if found.changes:
+        return f"{last}; {found.changes} changes pending: see `rvstate converge --check`"
+    return f"{last}; everything is as declared"
+
+
+def _show_jobs(found: Status) -> None:
+    if found.runs is None:
+        _row("jobs", "not known")
+        return
+    active = [run for run in found.runs if run.state not in FINISHED and run.job]
+    if not active:
+        _row("jobs", "none waits or runs")
+    for number, run in enumerate(active[:_JOBS]):
+        time = "" if run.elapsed is None else f"  {duration.render(run.elapsed)}"
+        nodes = f"  {','.join(run.nodes[:3])}" if run.nodes else ""
+        reason = f"  {run.reason}" if run.reason else ""
+        _row(
+            "jobs" if not number else "",
+            f"{run.job}  {run.name}  {run.state.value}{time}{nodes}{reason}",
+        )
+    if len(active) > _JOBS:
+        _row("", f"and {len(active) - _JOBS} more: see `rvstate ps`")
+
+
+def document(found: Status, tunnels: tuple[Tunnel, ...]) -> str:
+    """The document of `rvstate status --json`."""
+    runs = None
+    if found.runs is not None:
+        runs = [
+            {
+                "run_id": run.run_id,
+                "job_id": run.job,
+                "name": run.name,
+                "state": run.state.value,
+                "reason": run.reason,
+                "elapsed_seconds": run.elapsed,
+                "nodes": list(run.nodes),
+            }
+            for run in found.runs
+            if run.state not in FINISHED
+        ]
+    when, count = found.converged or (None, None)
+    return json.dumps(
+        {
+            "schema": 1,
+            "command": "status",
+            "connection": {"ok": True, "account": found.label, "node": found.node},
+            "account": {
+                "name": found.paying or None,
+                "balances": _plain(found.balances),
+            },
+            "storage": _plain(found.storage),
+            "state": {
+                "converged_at": when,
+                "converged_changes": count,
+                "pending_changes": found.changes,
+                "refusals": found.refusals,
+                "keepalive": found.keepalive,
+            },
+            "jobs": runs,
+            "tunnels": [tunnel.document() for tunnel in tunnels],
+            "gpus": _plain(found.gpus),
+            "waiting": found.waiting,
+            "trouble": list(found.trouble),
+            "remote_commands": found.remote_commands,
+        }
+    )
+
+
+def failure(label: str, tunnels: tuple[Tunnel, ...], error: RvstateError) -> str:
+    """The document of `rvstate status --json` for an account that cannot be reached."""
+    return json.dumps(
+        {
+            "schema": 1,
+            "command": "status",
+            "connection": {"ok": False, "account": label, "reason": type(error).__name__},
+            "tunnels": [tunnel.document() for tunnel in tunnels],
+            "error": {
+                "message": error.message,
+                "remedy": error.remedy,
+                "exit_code": error.exit_code,
+            },
+        }
+    )
+
+
+def _plain(values: tuple[object, ...] | None) -> list[dict[str, object]] | None:
+    if values is None:
+        return None
+    return [dataclasses.asdict(value) for value in values]  # type: ignore[call-overload]

@@ -14,6 +14,7 @@ from rvstate.model.resources import (
     DesiredState,
     Directory,
     EnvFile,
+    Environments,
     Resource,
     ScriptSet,
     ShellBlock,
@@ -56,6 +57,7 @@ def account(
     if settings.shell.manage:
         resources += shell_blocks(settings, layout)
     resources.append(Tool("uv", layout.tools, settings.modules.python or site.modules.python))
+    resources.append(Environments(layout.envs))
     return DesiredState(tuple(resources))
 
 

@@ -21,6 +21,8 @@ from rvstate.model.resources import (
     DesiredState,
     Directory,
     EnvFile,
+    Environment,
+    Environments,
     Kept,
     Resource,
     ScriptSet,
@@ -47,7 +49,13 @@ def plan(desired: DesiredState, observed: ObservedState, *, remove_originals: bo
         observed: What the look found.
         remove_originals: Whether what earlier migrations set aside should go.
     """
-    resources = dict.fromkeys(desired.resources)
+    resources: dict[Resource, None] = {}
+    for resource in desired.resources:
+        if isinstance(resource, Environments):
+            links = sorted(observed.environments)
+            resources.update(dict.fromkeys(Environment(RemotePath(link)) for link in links))
+        else:
+            resources[resource] = None
     if remove_originals and desired.of("cache"):
         resources.update(dict.fromkeys(_kept(found) for found in observed.originals))
     changes = [_change(resource, observed) for resource in resources]
@@ -115,6 +123,10 @@ def _change(resource: Resource, observed: ObservedState) -> Change:
             return config(resource, observed)
         case Kept():
             return original(resource, observed)
+        case Environment():
+            return environment(resource, observed)
+        case Environments():
+            return _same(resource, "each is looked at by itself")
 
 
 def _same(resource: Resource, reason: str) -> Change:
@@ -476,6 +488,27 @@ def tool(resource: Tool, observed: ObservedState) -> Change:
         return _same(resource, where)
     after = f"{resource.directory}/bin/{resource.program}"
     return Change(resource, Action.CREATE, "it is not installed", (), "absent", after)
+
+
+def environment(resource: Environment, observed: ObservedState) -> Change:
+    """An environment: whole, or taken out of use so that the next run builds it anew."""
+    found = observed.environments.get(resource.path)
+    if found is None or found.whole:
+        return _same(resource, "it is whole")
+    if not found.runs:
+        lack = "its Python is gone"
+    elif not found.digest:
+        lack = "its stamp is gone"
+    else:
+        lack = "files in it are gone or changed, as `rvstate verify` found"
+    return Change(
+        resource,
+        Action.REMOVE,
+        f"{lack}: the next `rvstate run` of its project builds it anew",
+        (),
+        "damaged",
+        "absent",
+    )
 
 
 def config(resource: ConfigFile, observed: ObservedState) -> Change:

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from rvstate.errors import ProbeError
 from rvstate.model.layout import SYMBOLIC, Account, Layout
 from rvstate.model.observed import (
+    Built,
     Entry,
     ObservedState,
     Original,
@@ -23,6 +24,7 @@ from rvstate.model.resources import (
     DesiredState,
     Directory,
     EnvFile,
+    Environments,
     Resource,
     ScriptSet,
     ShellBlock,
@@ -71,6 +73,8 @@ def _about(resource: Resource) -> Iterable[Question]:
                 yield "digest", resource.path / name
         case Tool():
             yield "tool", resource.program
+        case Environments():
+            yield "environments", resource.path
         case _:
             return
 
@@ -109,6 +113,7 @@ def read(answer: Answer, asked: tuple[Question, ...]) -> ObservedState:
     tools: dict[str, str] = {}
     originals: list[Original] = []
     strangers: set[str] = set()
+    environments: dict[str, Built] = {}
     for header, body in answer.sections:
         word, _, number = header.partition(" ")
         if not number:
@@ -129,6 +134,8 @@ def read(answer: Answer, asked: tuple[Question, ...]) -> ObservedState:
             copied[path] = int(text)
         elif word == "tool" and text.strip():
             tools[value] = text.strip()
+        elif word == "environments":
+            environments.update(_environments(text))
         elif word == "record" and (original := _original(text)):
             originals.append(original)
     return ObservedState(
@@ -143,6 +150,7 @@ def read(answer: Answer, asked: tuple[Question, ...]) -> ObservedState:
         skew,
         frozenset(strangers),
         copied,
+        environments,
     )
 
 
@@ -198,6 +206,19 @@ def _entries(body: bytes) -> dict[str, Entry]:
                     "Run `rvstate doctor`.",
                 )
     return entries
+
+
+def _environments(text: str) -> dict[str, Built]:
+    """Each link's path, and behind it digest, interpreter, date and verdict of the last walk."""
+    found = {}
+    fields = text.split("\0")
+    for path, said in zip(fields[::2], fields[1::2], strict=False):
+        digest, runs, when, verdict = (*said.split(" "), "", "", "")[:4]
+        walked = int(when) if when.isdigit() else None
+        found[path] = Built(
+            "" if digest == "-" else digest, runs == "runs", walked, verdict == "damaged"
+        )
+    return found
 
 
 def _tree(text: str) -> Tree:

@@ -10,6 +10,7 @@ from rvstate.model.resources import (
     CacheLink,
     Directory,
     EnvFile,
+    Environment,
     Kept,
     ScriptSet,
     ShellBlock,
@@ -56,6 +57,8 @@ def script(
             assert isinstance(change.resource, Tool)
             module = change.resource.module or ""
             return Script("tool", (*lock, change.resource.directory, module))
+        case "environment":
+            return Script("heal", (_PATIENCE, *_each(changes, _environment)))
         case _:
             raise AssertionError(kind)
 
@@ -83,6 +86,11 @@ def _cache(change: Change) -> tuple[str, ...]:
     if change.action is Action.MIGRATE and resource.shared:
         word = "share"
     return (word, resource.path, resource.target, former)
+
+
+def _environment(change: Change) -> tuple[str, ...]:
+    assert isinstance(change.resource, Environment)
+    return (change.resource.path,)
 
 
 def _files(change: Change) -> tuple[str, ...]:

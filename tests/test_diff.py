@@ -12,6 +12,7 @@ from rvstate import diff, rcblock
 from rvstate.model.layout import Account
 from rvstate.model.observed import (
     Absent,
+    Built,
     Entry,
     ObservedState,
     Original,
@@ -27,6 +28,7 @@ from rvstate.model.resources import (
     DesiredState,
     Directory,
     EnvFile,
+    Environments,
     Kept,
     Resource,
     ScriptSet,
@@ -431,3 +433,23 @@ def test_human_bytes() -> None:
     assert [diff.human_bytes(n) for n in (0, 1023, 1536, 5 << 30, 3 << 50)] == [
         *("0 B", "1023 B", "1.5 KiB", "5.0 GiB", "3072.0 TiB"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("found", "action"),
+    [
+        (Built("d1", runs=True), Action.NO_OP),
+        (Built("d1", runs=True, walked=5), Action.NO_OP),
+        (Built("d1", runs=True, walked=5, damaged=True), Action.REMOVE),
+        (Built("", runs=True), Action.REMOVE),
+        (Built("d1", runs=False), Action.REMOVE),
+        (Built("", runs=False), Action.REMOVE),
+    ],
+)
+def test_each_environment_is_a_resource_of_its_own(found: Built, action: Action) -> None:
+    """The look finds them; one that is known to be damaged is not left in use."""
+    envs = SCRATCH / ".rv/envs"
+    wanted = DesiredState((Environments(envs),))
+    plan = diff.plan(wanted, seen(environments={envs / "app/main": found}))
+    assert [(c.resource.name, c.action) for c in plan.all] == [("app/main", action)]
+    assert diff.plan(wanted, seen()).all == ()

@@ -68,6 +68,28 @@ class Space:
 
 
 @dataclass(frozen=True, slots=True)
+class Built:
+    """The environment that a branch's link leads to.
+
+    Args:
+        digest: Of what it was built from, by its stamp; empty where that is gone.
+        runs: Whether its interpreter is there.
+        walked: When it was last compared with its manifest (seconds since 1970), or None.
+        damaged: Whether that walk found damage.
+    """
+
+    digest: str
+    runs: bool
+    walked: int | None = None
+    damaged: bool = False
+
+    @property
+    def whole(self) -> bool:
+        """Whether nothing is known against it."""
+        return bool(self.digest) and self.runs and not self.damaged
+
+
+@dataclass(frozen=True, slots=True)
 class Original:
     """What a migration set aside and still keeps.
 
@@ -96,7 +118,7 @@ class ObservedState:
 
     `skew` is the cluster's clock minus ours, in seconds; `strangers` are the start-up files that
     belong to another user, or lead to such a file; `copied` says how many bytes the target of a
-    migration holds already.
+    migration holds already; `environments` go by the paths of their links.
     """
 
     account: Account
@@ -110,6 +132,7 @@ class ObservedState:
     skew: int = 0
     strangers: frozenset[str] = frozenset()
     copied: dict[str, int] = field(default_factory=dict)
+    environments: dict[str, Built] = field(default_factory=dict)
 
     def entry(self, path: str) -> Entry:
         """What is at a path that the look was asked about."""

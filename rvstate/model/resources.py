@@ -147,6 +147,34 @@ class Tool:
 
 
 @dataclass(frozen=True, slots=True)
+class Environments:
+    """All environments below `path`, which the look finds: each should be whole."""
+
+    path: RemotePath
+
+    kind = "environment"
+
+    @property
+    def name(self) -> str:
+        """How output names it."""
+        return self.path.name
+
+
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """The environment that a branch's link leads to, wanted whole."""
+
+    path: RemotePath
+
+    kind = "environment"
+
+    @property
+    def name(self) -> str:
+        """How output names it: project and branch."""
+        return f"{self.path.parent.name}/{self.path.name}"
+
+
+@dataclass(frozen=True, slots=True)
 class ConfigFile:
     """The user's own config file on this machine, private when it holds a secret."""
 
@@ -161,11 +189,22 @@ class ConfigFile:
         return "config.toml"
 
 
-Resource = Directory | CacheLink | Kept | ShellBlock | EnvFile | ScriptSet | Tool | ConfigFile
+Resource = (
+    Directory
+    | CacheLink
+    | Kept
+    | ShellBlock
+    | EnvFile
+    | ScriptSet
+    | Tool
+    | Environments
+    | Environment
+    | ConfigFile
+)
 
 # In the order in which they are applied: space is freed before anything is written to a home
 # directory, and directories come before what lies in them.
-KINDS = ("config", "directory", "cache", "env", "scripts", "shell", "tool")
+KINDS = ("config", "directory", "cache", "env", "scripts", "shell", "tool", "environment")
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@
 #       space PATH    free bytes and inodes of the file system that would hold PATH
 #       tool NAME     where a program is
 #       records DIR   the contents of every file in DIR
+#       environments DIR   every DIR/PROJECT/BRANCH that leads to an environment, and its state
 # Paths may start with /{home} and /{scratch}.  Every answer carries the number of its question.
 # Each process costs milliseconds on a busy login node, so questions of one kind are answered by one.
 # shellcheck shell=sh
@@ -46,6 +47,7 @@ main() {
                 command -v "$value"
                 ;;
             records) look_records ;;
+            environments) look_environments ;;
             *) rv_fail "probe: unknown question $word" || return 1 ;;
         esac
         number=$((number + 1))
@@ -180,5 +182,30 @@ look_records() {
         rv_section "record $number"
         printf 'record %s\n' "$file"
         cat "$file"
+    done
+}
+
+# For each link its path and `DIGEST runs|dead WHEN VERDICT`, both ended by NUL; - for what is unknown.
+look_environments() {
+    rv_section "environments $number"
+    for link in "$rv_path"/*/*; do
+        [ -L "$link" ] || continue
+        digest=- runs=dead when=- verdict=-
+        # a single test for what is there saves a message for what is not
+        if [ -s "$link/.rvstate-environment" ]; then
+            read -r digest _ <"$link/.rvstate-environment"
+        fi
+        if [ -x "$link/bin/python" ]; then runs=runs; fi
+        if [ -s "$link/.rvstate/verified" ]; then
+            read -r when verdict _ <"$link/.rvstate/verified"
+        fi
+        if [ "$digest $runs" != "${digest#-} runs" ]; then
+            # not one of ours after all?
+            case $(readlink "$link") in
+                "${link%/*}"/.generations/*) ;;
+                *) continue ;;
+            esac
+        fi
+        printf '%s\0%s\0' "$link" "${digest:--} $runs ${when:--} ${verdict:--}"
     done
 }

@@ -141,3 +141,39 @@ def test_what_a_job_did_to_its_own_files_is_no_damage(laptop: Laptop, app: Path)
     laptop.await_state(run["run_id"], "COMPLETED")
     found = verify(laptop, 0)["snapshot"]
     assert (found["state"], found["changed"]) == ("sound", 1)
+
+
+def test_converge_takes_a_damaged_environment_out_of_use(laptop: Laptop) -> None:
+    """What verify found is mended by converge; the second converge has nothing to do."""
+    place = environment(laptop)
+    link = scratch(laptop) / ".rv/envs/app/main"
+    (place / "lib/one.py").unlink()
+    assert laptop.document("converge", "--check")["hosts"][0]["changes"] == []
+    verify(laptop, 1)
+    (change,) = laptop.document("converge", "--check")["hosts"][0]["changes"]
+    assert (change["kind"], change["name"]) == ("environment", "app/main")
+    done = laptop.document("converge", "-y")["hosts"][0]
+    assert done["verified"] is True
+    assert not link.is_symlink()
+    assert not (place / ".rvstate-environment").exists()
+    assert "Nothing to do" in laptop.run("converge").stdout
+
+
+def test_converge_leaves_a_sound_environment_alone(laptop: Laptop) -> None:
+    """It counts as one more resource that is as declared."""
+    before = laptop.document("converge", "--check")["hosts"][0]["recap"]["ok"]
+    place = environment(laptop)
+    verify(laptop, 0)
+    found = laptop.document("converge", "--check")["hosts"][0]
+    assert (found["recap"]["ok"], found["changes"]) == (before + 1, [])
+    assert place.is_dir()
+
+
+def test_what_rvstate_did_not_make_is_left_alone(laptop: Laptop, tmp_path: Path) -> None:
+    """A link to somewhere else is none of our environments."""
+    envs = scratch(laptop) / ".rv/envs/app"
+    envs.mkdir(parents=True)
+    (tmp_path / "mine").mkdir()
+    os.symlink(tmp_path / "mine", envs / "main")
+    assert "Nothing to do" in laptop.run("converge").stdout
+    assert (envs / "main").is_symlink()

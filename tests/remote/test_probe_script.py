@@ -12,7 +12,7 @@ from harness import Account
 
 from rvstate import desired, probe
 from rvstate.model.layout import SYMBOLIC
-from rvstate.model.observed import Absent, ObservedState, Present, Unreadable
+from rvstate.model.observed import Absent, Built, ObservedState, Present, Unreadable
 from rvstate.model.settings import Settings
 from rvstate.model.site import Site
 from rvstate.probe import Question
@@ -200,3 +200,26 @@ def test_a_line_break_in_home_is_refused(account: Account) -> None:
     answer = account.finish(account.start(script, HOME=str(home)), script.nonce)
     with pytest.raises(ConfigError, match="control character"):
         probe.read(answer, ())
+
+
+def test_environments(account: Account) -> None:
+    """Each link with its stamp, interpreter and last walk; what is not ours is passed over."""
+    envs = account.rv / "envs"
+    for name in ("whole", "bare", "gone"):
+        place = envs / "app/.generations" / name / "d1"
+        (place / "bin").mkdir(parents=True)
+        os.symlink(place, envs / "app" / name)
+    place = envs / "app/whole"
+    (place / "bin/python").symlink_to("/bin/sh")
+    (place / ".rvstate-environment").write_text("d1\nPython 3\n")
+    (place / ".rvstate").mkdir()
+    (place / ".rvstate/verified").write_text("1700000000 damaged\n")
+    shutil.rmtree(envs / "app/.generations/gone")
+    (envs / "app/mine").mkdir()
+    (envs / "app/link").symlink_to(envs / "app/mine")
+    seen = look(account, ("environments", str(envs)))
+    assert seen.environments == {
+        str(envs / "app/whole"): Built("d1", True, 1700000000, True),
+        str(envs / "app/bare"): Built("", False),
+        str(envs / "app/gone"): Built("", False),
+    }

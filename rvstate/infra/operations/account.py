@@ -141,6 +141,19 @@ def tools(desired: DesiredState, layout: Layout, observed: ObservedState | None 
     yield from _kind("tool", desired, layout, observed)
 
 
+@operation()  # type: ignore[untyped-decorator]
+def environments(
+    desired: DesiredState, layout: Layout, observed: ObservedState | None = None
+) -> Any:
+    """Take environments out of use that lost files, so that they are built anew.
+
+    + desired: what should be so on the account
+    + layout: the account's paths
+    + observed: the look, if it was taken already
+    """
+    yield from _kind("environment", desired, layout, observed)
+
+
 BY_KIND = {
     "directory": directories,
     "cache": caches,
@@ -148,4 +161,5 @@ BY_KIND = {
     "scripts": scripts,
     "shell": shell_blocks,
     "tool": tools,
+    "environment": environments,
 }

@@ -5,11 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from rvstate.model.job import JobSpec
+from rvstate.model.site import Site
+from rvstate.paths import RemotePath
 from rvstate.shell import assignment, quote
-from rvstate.slurm.options import lines
+from rvstate.slurm.options import SbatchOptions, lines
 
 # What shellcheck says of words that are meant literally: quotes, dollars and odd blanks in them.
 _LITERAL = "SC1003,SC1018,SC1110,SC1111,SC1112,SC2016"
+
+# Seconds for four attempts at an address that does not answer, and Slurm's own delays.
+_AFTER_TIME = 600
+_AFTER_MEM = 100  # MiB
 
 
 def render(spec: JobSpec) -> str:
@@ -25,6 +31,8 @@ def render(spec: JobSpec) -> str:
         f". {quote(spec.library / 'job.sh')} || exit 1",
         f"rv_begin {_words((spec.rv, spec.run_directory, spec.options.name))}",
     ]
+    if spec.announce:
+        parts.append(f"rv_announce {quote(spec.library)}")
     if spec.modules:
         parts.append(f"rv_modules {_words(spec.modules)}")
     if spec.environment is not None:
@@ -42,6 +50,40 @@ def render(spec: JobSpec) -> str:
         parts.append(f"rv_keep {_words(spec.keep)}")
     parts.append(f"rv_run {_words(spec.command)}")
     return "\n".join(parts) + "\n"
+
+
+def render_after(
+    site: Site, *, account: str, library: RemotePath, run: RemotePath, logs: RemotePath, name: str
+) -> str:
+    """What runs behind a job, however it ended: the smallest batch script that can tell.
+
+    Under Slurm it is a job of its own (`afterany`); the process scheduler starts it with state and
+    exit code.
+    """
+    options = SbatchOptions(
+        name="rvstate-notify",
+        account=account,
+        time=_AFTER_TIME,
+        ntasks=1,
+        cpus_per_task=1,
+        mem=_AFTER_MEM,
+        output="/dev/null",
+        error="/dev/null",
+        comment="rvstate-notify",
+        export="NONE",
+    )
+    head = lines(options) if site.scheduler == "slurm" else ()
+    errors = quote(f"{logs}/{name}-")
+    return "\n".join(
+        (
+            "#!/bin/bash",
+            *head,
+            f". {quote(library / 'lib.sh')} || exit 1",
+            f". {quote(library / 'notify.sh')} || exit 1",
+            f'main ended {quote(run)} {errors} "${{1:--}}" "${{2:-}}"',
+            "",
+        )
+    )
 
 
 def _words(words: Iterable[str]) -> str:

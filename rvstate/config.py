@@ -11,6 +11,7 @@ import contextlib
 import dataclasses
 import fcntl
 import os
+import re
 import stat
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
@@ -20,7 +21,7 @@ from typing import Any
 
 from rvstate import assets, schema
 from rvstate.errors import ConfigError, RvstateError, nearest
-from rvstate.model.settings import SECRET_KEYS, Settings
+from rvstate.model.settings import SECRET_KEYS, SECURITY, Settings
 from rvstate.model.site import CLOCKS, TOUCH_POLICIES, Site
 from rvstate.schema import Table
 from rvstate.slurm import duration
@@ -220,6 +221,31 @@ def _check_layer(layer: Layer) -> None:
         _check_time(settings.defaults.time, layer)
     if settings.defaults.cpus is not None and settings.defaults.cpus < 1:
         raise _bad("defaults.cpus", layer, "at least 1", "Mend it.")
+    _check_notifications(settings, layer)
+
+
+# An address without what a shell, a line of curl's settings or a header could take for its own.
+_URL = re.compile(r"https://[!#$%&'()*+,./0-9:;=?@A-Z\[\]_a-z~-]+")
+_LOOPBACK = re.compile(r"http://(?:127\.[0-9.]+|localhost|\[::1\])(?::[0-9]+)?(?:/\S*)?")
+_ADDRESS = re.compile(r"[^\s@,;<>\"]+@[^\s@,;<>\"]+")
+
+
+def _check_notifications(settings: Settings, layer: Layer) -> None:
+    told, receiver = settings.notifications, settings.receiver
+    for key, text in (("notifications.url", told.url), ("receiver.chat_url", receiver.chat_url)):
+        plain = text is not None and _URL.fullmatch(text.replace("http://", "https://", 1))
+        if text is not None and not (plain and (_URL.fullmatch(text) or _LOOPBACK.fullmatch(text))):
+            wanted = "an https address (http only on this machine itself)"
+            raise _bad(key, layer, wanted, "For example https://notify.example.org/.")
+    for key, text in (
+        ("notifications.email", told.email),
+        ("receiver.sender", receiver.sender),
+        ("receiver.recipient", receiver.recipient),
+    ):
+        if text is not None and not (_ADDRESS.fullmatch(text) and text.isprintable()):
+            raise _bad(key, layer, "one mail address", "For example abc1de@example.org.")
+    if receiver.smtp_security not in SECURITY:
+        raise _bad("receiver.smtp_security", layer, f"one of {', '.join(SECURITY)}", "Mend it.")
 
 
 def _check_time(text: str, layer: Layer) -> None:
@@ -301,6 +327,7 @@ def read_site(text: str, name: str) -> Site:
         ("purge.touch_policy", site.purge.touch_policy, TOUCH_POLICIES),
         ("scheduling.remote_cron", site.scheduling.remote_cron, _MAY),
         ("scheduling.scrontab", site.scheduling.scrontab, _MAY),
+        ("scheduling.after_job", site.scheduling.after_job, _MAY),
         ("scheduler", site.scheduler, ("slurm", "process")),
     )
     for key, value, allowed in rules:

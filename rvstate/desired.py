@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 
-from rvstate import assets, envfile
+from rvstate import assets, envfile, notification
 from rvstate.errors import ConfigError
 from rvstate.model.layout import PRIVATE, Account, Layout
 from rvstate.model.resources import (
@@ -53,6 +53,7 @@ def account(
     resources += directories(settings, site, layout)
     resources += cache_links(settings, layout)
     resources.append(env_file(layout, variables))
+    resources += notify_files(settings, layout)
     resources.append(script_set(layout))
     if settings.shell.manage:
         resources += shell_blocks(settings, layout)
@@ -186,6 +187,20 @@ def env_file(layout: Layout, variables: Mapping[str, str]) -> EnvFile:
     text = envfile.render(variables)
     digest = hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
     return EnvFile(layout.env_file, digest, tuple(sorted(variables)), text)
+
+
+def notify_files(settings: Settings, layout: Layout) -> list[Resource]:
+    """The file that says where events about jobs go; emptied where they are no longer wanted.
+
+    Raises:
+        ConfigError: They are wanted, and there is no secret to sign them with.
+    """
+    text = notification.file_text(settings)
+    if text is None:
+        return []
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    names = ("address", "secret") if text else ()
+    return [EnvFile(layout.notify_file, digest, names, text)]
 
 
 def script_set(layout: Layout) -> ScriptSet:

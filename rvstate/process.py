@@ -256,6 +256,11 @@ def _signal_group(pid: int, number: signal.Signals) -> None:
 
 def _end(home: Path, state: JobState, code: int | None) -> None:
     _write(home / "end.json", {"state": state.value, "exit_code": code, "ended": time.time()})
+    script = (_read(home / "job.json") or {}).get("script", "")
+    after = Path(script).parent / "notify" / "after.sh"
+    if after.is_file():
+        # what Slurm does by --dependency=afterany
+        _detach(["bash", str(after), state.value, "" if code is None else str(code)])
 
 
 def jobs(directory: Path) -> tuple[LocalJob, ...]:

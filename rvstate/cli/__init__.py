@@ -91,6 +91,12 @@ COMMANDS: dict[str, Entry] = {
     "logs": Entry("jobs:logs", "Show what a run has written.", "reads", "Jobs"),
     "gpu": Entry("gpu:gpu", "Show how busy the GPUs of your runs are.", "reads", "Jobs"),
     "stop": Entry("jobs:stop", "End runs.", "writes the account", "Jobs"),
+    "notify": Entry(
+        "notify:notify",
+        "Test how you are told about jobs, or receive what tells you.",
+        "writes here",
+        "Jobs",
+    ),
     "verify": Entry(
         "verify:verify",
         "Compare what is kept on scratch with what was put there.",

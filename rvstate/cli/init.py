@@ -28,7 +28,8 @@ from rvstate.workflows.init import Looked, Written
 @click.option("--account", metavar="NAME", help="Allocation that pays for jobs.")
 @click.option("--scratch", metavar="PATH", help="Scratch directory; default: what is found.")
 @click.option("--hf-cache", metavar="PATH", help="Hugging Face cache that your group shares.")
-@click.option("--email", metavar="ADDRESS", help="Where notices about jobs go.")
+@click.option("--email", metavar="ADDRESS", help="Whom Slurm mails when a job ends.")
+@click.option("--notify-url", metavar="URL", help="Where signed events about jobs are sent.")
 @click.option(
     "--ssh-config-block/--no-ssh-config-block",
     "ssh_block",
@@ -49,6 +50,7 @@ def init(
     scratch: str | None,
     hf_cache: str | None,
     email: str | None,
+    notify_url: str | None,
     ssh_block: bool | None,
     cluster: str | None,
     is_default: bool,
@@ -69,12 +71,15 @@ def init(
         "defaults.account": account,
         "shared.hf_cache": hf_cache,
         "notifications.email": email,
+        "notifications.url": notify_url,
     }
     ask = may_ask() and not as_json and not yes
     values: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
-    if email:
+    if email or notify_url:
         values["notifications.enabled"] = True
     before = _flat(config.raw(cluster))
+    if notify_url and not before.get("notifications.token"):
+        values["notifications.token"] = workflow.new_token()
     _connection(values, before, ask)
     block = _wants_block(values, before, ssh_block, ask)
     session = workflow.open_account(values, cluster, interactive=may_ask())

@@ -34,6 +34,10 @@ def ps(
         click.echo(view.ps_document(records))
     else:
         view.show_runs(records, everything=everything)
+    if any(record.untold for record in records):
+        from rvstate.workflows import notify
+
+        notify.deliver(account, records)
     return 0
 
 

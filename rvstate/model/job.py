@@ -31,6 +31,7 @@ class JobSpec:
         keep: Paths to copy to RV_OUTPUT_DIR at the end.
         command: The user's command as words.
         note: One line for the reader of the script.
+        announce: Whether somebody is told about the job.
     """
 
     run_id: str
@@ -50,6 +51,7 @@ class JobSpec:
     extensions: bool = False
     keep: tuple[str, ...] = ()
     note: str = ""
+    announce: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +76,7 @@ class RunRecord:
         command: As the user typed it.
         nodes: Names of nodes.
         gpus: What it holds of each node's GPUs, as Slurm prints it (`gpu:a100:2`).
+        untold: Whether somebody is still to be told how it ended.
     """
 
     run_id: str
@@ -93,3 +96,4 @@ class RunRecord:
     command: tuple[str, ...] = ()
     nodes: tuple[str, ...] = field(default=())
     gpus: str = ""
+    untold: bool = False

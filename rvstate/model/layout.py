@@ -67,6 +67,11 @@ class Layout:
         return self.env / "user.env"
 
     @property
+    def notify_file(self) -> RemotePath:
+        """Where events about jobs go, and the secret that signs them."""
+        return self.env / "notify"
+
+    @property
     def envs(self) -> RemotePath:
         """Python environments."""
         return self.rv / "envs"

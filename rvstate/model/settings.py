@@ -8,7 +8,16 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 DEFAULT_CACHES = ("huggingface", "uv", "pip", "wandb", "triton", "torch")
-SECRET_KEYS = frozenset({("defaults", "ai_api_key"), ("notifications", "token")})
+# How `notify serve` talks to its mail server: STARTTLS, TLS from the first byte, or neither.
+SECURITY = ("starttls", "tls", "none")
+SECRET_KEYS = frozenset(
+    {
+        ("defaults", "ai_api_key"),
+        ("notifications", "token"),
+        ("receiver", "chat_url"),
+        ("receiver", "smtp_password"),
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,11 +68,26 @@ class Caches:
 
 @dataclass(frozen=True, slots=True)
 class Notifications:
-    """Whom to tell about a job."""
+    """Whom to tell about a job: `email` by Slurm's own mail, `url` by signed events."""
 
     enabled: bool = False
     email: str | None = None
+    url: str | None = None
     token: str | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Receiver:
+    """What `rvstate notify serve` does with an event: mail by SMTP, or a chat's webhook."""
+
+    chat_url: str | None = field(default=None, repr=False)
+    smtp_host: str | None = None
+    smtp_port: int | None = None
+    smtp_security: str = "starttls"
+    smtp_user: str | None = None
+    smtp_password: str | None = field(default=None, repr=False)
+    sender: str | None = None
+    recipient: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +164,7 @@ class Settings:
     paths: Paths = Paths()
     caches: Caches = Caches()
     notifications: Notifications = Notifications()
+    receiver: Receiver = Receiver()
     scratch_keepalive: ScratchKeepalive = ScratchKeepalive()
     shared: Shared = Shared()
     shell: Shell = Shell()

@@ -29,10 +29,14 @@ class Purge:
 
 @dataclass(frozen=True, slots=True)
 class Scheduling:
-    """Where a scheduled command may live: `allowed`, `forbidden`, `unknown` for each."""
+    """Where a scheduled command may live: `allowed`, `forbidden`, `unknown` for each.
+
+    `after_job`: whether a minimal job may follow each job, to tell how it ended.
+    """
 
     remote_cron: str = "unknown"
     scrontab: str = "unknown"
+    after_job: str = "unknown"
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,6 +28,12 @@ rv_begin() {
     rv_log=$1/logs/$3-$RV_JOB_ID.err
 }
 
+# rv_announce LIBRARY: tell that the job has started; nothing waits for that, nor fails by it.
+rv_announce() {
+    # shellcheck source=/dev/null # what stands beside this file
+    (. "$1/lib.sh" && . "$1/notify.sh" && main started "$RV_RUN_DIR") </dev/null >/dev/null 2>&1 || :
+}
+
 # rv_claim: of two jobs that one run may have become only one goes on, and the run knows its job
 # even where nobody heard sbatch answer.
 rv_claim() {

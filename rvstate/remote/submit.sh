@@ -8,7 +8,8 @@
 # script, `sbatch ...`.  The payload is empty, or a tar archive: writable, a list of paths (./PATH,
 # each ended by NUL) that get copies of their own, and package/..., kept with the run.
 # A run that was submitted already is only told its job id: asking again is safe.
-# Says `submitted JOB`, `found JOB` or `stale`; before it `twin JOB` for an active job of that name.
+# Says `submitted JOB`, `found JOB` or `stale`; before it `twin JOB` for an active job of that name,
+# behind it `untold WHY` where no job behind this one will tell how it ended.
 # shellcheck shell=sh
 # shellcheck disable=SC2016 # what xargs runs is expanded there
 # shellcheck disable=SC2154 # rv_* come from lib.sh, which travels in front
@@ -99,14 +100,28 @@ submit() {
     fi
     printf '%s\n' "$job" | rv_store "$run/job" 600
     printf 'submitted %s\n' "$job"
+    follow "$@"
+}
+
+# The smallest job behind this one tells how it ended; without it the next `rvstate ps` does.  It
+# names no run, so that nobody who looks for this run's job finds it.
+follow() {
+    if [ ! -f "$run/notify/after.sh" ] || [ "$1" != sbatch ]; then return 0; fi
+    after=$(clean_sbatch "$@" --dependency="afterany:$job" <"$run/notify/after.sh" 2>&1) ||
+        printf 'untold %s\n' "$(printf '%s' "$after" | tr '\n' ' ')"
+    return 0
+}
+
+clean_submit() {
+    clean_sbatch "$@" "$run/job.sh" </dev/null
 }
 
 # Nothing of the submitting shell decides about the job.
-clean_submit() {
+clean_sbatch() {
     for name in $(env | sed -n -e 's/^\(SBATCH_[A-Z0-9_]*\)=.*/\1/p' -e 's/^\(SLURM_[A-Z0-9_]*\)=.*/\1/p'); do
         [ "$name" = SLURM_CONF ] || unset "$name"
     done
-    cd / && "$@" "$run/job.sh" </dev/null
+    cd / && "$@"
 }
 
 # Active jobs of the same name share the directory of checkpoints.

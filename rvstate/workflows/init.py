@@ -179,6 +179,13 @@ def write(
     return Written(config_door.config_path(), changed, planned[0] if planned else None)
 
 
+def new_token() -> str:
+    """A secret that signs events: 64 hexadecimal digits, 256 bits."""
+    from secrets import token_hex
+
+    return token_hex(32)
+
+
 def _ssh_change(values: Mapping[str, Any]) -> tuple[Path, str] | None:
     host, hostname = values.get("connection.host"), values.get("connection.hostname")
     if not host or not hostname or host == hostname:

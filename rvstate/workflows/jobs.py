@@ -39,6 +39,7 @@ class Facts:
     exit_status: int | None
     receipt: dict[str, Any]
     begun: bool = False
+    untold: bool = False
 
 
 def runs(session: Session) -> tuple[RunRecord, ...]:
@@ -88,7 +89,7 @@ def _facts(text: str) -> dict[str, Facts]:
     for line in text.splitlines():
         path, _, value = line.partition(":")
         run_id, _, name = path.partition("/")
-        if name in ("job", "exit", "intent", "receipt.json"):
+        if name in ("job", "exit", "intent", "receipt.json", "notify/due"):
             raw.setdefault(run_id, {})[name] = value
     return {run_id: _fact(files) for run_id, files in raw.items()}
 
@@ -101,7 +102,7 @@ def _fact(files: dict[str, str]) -> Facts:
         # a scratch file system may lose or cut single files; the run is still listed
         receipt = {}
     code = int(status) if status.isdigit() else None
-    return Facts(files.get("job") or None, code, receipt, "intent" in files)
+    return Facts(files.get("job") or None, code, receipt, "intent" in files, "notify/due" in files)
 
 
 def _queue(answer: Answer) -> dict[str, JobRow]:
@@ -147,6 +148,7 @@ def _base(run_id: str, fact: Facts) -> RunRecord:
         log=f"{log}.out" if log else "",
         error_log=f"{log}.err" if log else "",
         command=tuple(receipt.get("command", ())),
+        untold=fact.untold,
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from rvstate import command, git
+from rvstate import command, git, notification
 from rvstate import desired as desired_state
 from rvstate.model import environment as environments
 from rvstate.model.environment import Package
@@ -51,9 +51,12 @@ def job_spec(
     settings, site = session.config.settings, session.config.site
     name = order.name or command.job_name(order.words)
     log = literal_path(layout.logs) + "/%x-%j"
+    mail_type, mail_user = notification.mail_options(settings, site)
     options = replace(
         asked_for,
         name=name,
+        mail_type=mail_type,
+        mail_user=mail_user,
         output=f"{log}.out",
         error=f"{log}.err",
         comment=f"rvstate:{run_id}",
@@ -86,6 +89,7 @@ def job_spec(
         read_only=_is_large(tree) and not order.writable,
         extensions=package is not None and package.extensions,
         keep=order.keep,
+        announce=notification.by_webhook(settings),
         note=f"project {project.name}, branch {project.branch or 'none'}, {described}",
     )
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from secrets import token_hex
 
-from rvstate import batchscript, command, diff, git, probe, request
+from rvstate import batchscript, command, diff, git, notification, probe, request
 from rvstate import desired as desired_state
 from rvstate.errors import (
     RefusedError,
@@ -122,7 +122,10 @@ def prepare(
         text=batchscript.render(spec),
         package=environments.package_files(package, git.version(project)) if package else (),
         order=order,
-        notices=_notices(order, project, scan, change),
+        notices=(
+            *notification.notices(session.config.settings, session.config.site),
+            *_notices(order, project, scan, change),
+        ),
     )
 
 

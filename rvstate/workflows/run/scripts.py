@@ -7,7 +7,7 @@ import fnmatch
 import json
 import sys
 
-from rvstate import archive
+from rvstate import archive, batchscript, notification
 from rvstate.model.layout import Layout
 from rvstate.model.project import Tree, difference
 from rvstate.script import Script
@@ -111,20 +111,45 @@ def submit_script(session: Session, prepared: Prepared) -> Script:
             history,
             *words,
         ),
-        _run_files(prepared, settings.snapshot.writable),
+        _run_files(session, prepared),
     )
 
 
-def _run_files(prepared: Prepared, patterns: tuple[str, ...]) -> bytes:
-    """What the run itself brings along: files that get copies of their own, package metadata."""
+def _run_files(session: Session, prepared: Prepared) -> bytes:
+    """What the run itself brings along: own copies, package metadata, whom to tell."""
+    patterns = session.config.settings.snapshot.writable
     lists: dict[str, tuple[str, ...]] = {}
     if prepared.spec.read_only and patterns:
         names = tuple(f"./{f.path}" for f in prepared.tree.files if _matches(f.path, patterns))
         if names:
             lists["writable"] = names
-    if not lists and not prepared.package:
-        return b""
-    return archive.bundle({f"package/{path}": text for path, text in prepared.package}, lists)
+    files = {f"package/{path}": text for path, text in prepared.package}
+    if prepared.spec.announce:
+        files |= _notify_files(session, prepared)
+    return archive.bundle(files, lists) if files or lists else b""
+
+
+def _notify_files(session: Session, prepared: Prepared) -> dict[str, str]:
+    """What `remote/notify.sh` needs of the run: see there."""
+    spec, site = prepared.spec, session.config.site
+    known = notification.base(
+        run_id=prepared.run_id,
+        name=spec.options.name,
+        project=prepared.project.name,
+        cluster=session.label,
+        user=prepared.layout.account.user,
+    )
+    files = {"notify/base": known, "notify/due": "due\n"}
+    if notification.has_after_job(site):
+        files["notify/after.sh"] = batchscript.render_after(
+            site,
+            account=spec.options.account,
+            library=spec.library,
+            run=spec.run_directory,
+            logs=prepared.layout.logs,
+            name=spec.options.name,
+        )
+    return files
 
 
 def _matches(path: str, patterns: tuple[str, ...]) -> bool:

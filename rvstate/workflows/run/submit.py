@@ -129,6 +129,11 @@ def _told(said: tuple[str, ...], prepared: Prepared) -> tuple[str, ...]:
         word, _, value = line.partition(" ")
         if word == "aside":
             found.append(f"files in the workspace that were not sent from here are kept in {value}")
+        elif word == "untold":
+            found.append(
+                "no job behind this one will tell how it ended, so the next `rvstate ps` does: "
+                f"{value.strip()}"
+            )
         elif word == "twin":
             name = prepared.spec.options.name
             found.append(

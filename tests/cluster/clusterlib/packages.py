@@ -24,7 +24,7 @@ from .layout import CRONTAB, HERE, MUNGE, SLURM, SSHD, cache_dir, say, unavailab
 RECIPE = 1  # raise it when what is done with the packages changes
 
 _NAMES = (
-    "base-files base-passwd bash binutils bzip2 ca-certificates coreutils cron dash "
+    "base-files base-passwd bash binutils bzip2 ca-certificates coreutils cron curl dash "
     "debianutils diffutils file findutils fish gawk gcc git grep gzip hostname less libc-bin "
     "libc6-dev libpam-modules libpam-runtime libpam0g-dev lmod login mariadb-client-core "
     "mariadb-server-core mawk mount munge ncurses-base ncurses-bin openssh-client "

@@ -135,7 +135,9 @@ finish() {
         if [ "$remove" = yes ]; then
             remove_original || return 1
         else
-            printf 'the original is kept: %s\n' "$original"
+            gave_way=
+            if [ -d "$replaced" ]; then gave_way="; files that gave way to newer ones: $replaced"; fi
+            printf 'the original is kept: %s%s\n' "$original" "$gave_way"
         fi
     done
 }

@@ -58,6 +58,10 @@ def show_recap(outcome: Outcome) -> None:
     for result in outcome.failed:
         name = f"{result.change.kind} {result.change.resource.name}"
         click.echo(f" {click.style('✗', fg='red', bold=True)} {name}: {result.error}")
+    for result in outcome.results:
+        # an original that is kept has its own line below
+        if result.note and not any(result.note.endswith(o.path) for o in outcome.originals):
+            click.echo(f" note: {result.change.kind} {result.change.resource.name}: {result.note}")
     for original in outcome.originals:
         click.echo(
             f" kept: {original.path} ({human_bytes(original.size)}, {original.entries} entries), "

@@ -56,6 +56,9 @@ def _change(change: Change, outcome: Outcome) -> dict[str, Any]:
     error = next((r.error for r in outcome.failed if r.change is change), "")
     if error:
         found["error"] = error
+    note = next((r.note for r in outcome.results if r.change is change), "")
+    if note:
+        found["note"] = note
     return found
 
 

@@ -247,6 +247,26 @@ def test_migration_and_its_original(rv: Rv, home: Path, scratch: Path) -> None:
     assert rv.converge("--remove-originals").changes == []
 
 
+@pytest.mark.parametrize("options", [(), ("--remove-originals",)])
+def test_where_files_that_gave_way_lie_is_said(
+    rv: Rv, home: Path, scratch: Path, options: tuple[str, ...]
+) -> None:
+    """Of two files with one name the older is kept elsewhere; recap and document say where."""
+    put(scratch / ".cache" / "uv" / "file", "older")
+    os.utime(scratch / ".cache" / "uv" / "file", (1_600_000_000, 1_600_000_000))
+    put(home / ".cache" / "uv" / "file", "newer")
+    planned = rv.run("converge", "-y", *options)
+    place = scratch / ".cache" / "uv.rvstate-replaced"
+    assert f"files that gave way to newer ones: {place}" in planned.output
+    assert [p.read_text() for p in place.rglob("file")] == ["older"]
+    (home / ".cache" / "pip").unlink()
+    put(home / ".cache" / "pip" / "file", "newer")
+    put(scratch / ".cache" / "pip" / "file", "older")
+    os.utime(scratch / ".cache" / "pip" / "file", (1_600_000_000, 1_600_000_000))
+    (change,) = rv.converge(*options).host["changes"][:1]
+    assert str(scratch / ".cache" / "pip.rvstate-replaced") in change["note"]
+
+
 def test_migration_and_removal_in_one(rv: Rv, home: Path) -> None:
     """With the flag from the start, the original goes in the same converge."""
     put(home / ".cache" / "uv" / "file", "x")

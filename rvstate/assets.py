@@ -20,7 +20,7 @@ def script(name: str) -> str:
 @cache
 def job_scripts() -> dict[str, str]:
     """The scripts that jobs and schedules use on the cluster, name to text."""
-    names = ("job", "lib", "notify")
+    names = ("job", "launch", "lib", "notify")
     return {f"{name}.sh": script(name) for name in names}
 
 

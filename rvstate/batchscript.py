@@ -16,11 +16,19 @@ _LITERAL = "SC1003,SC1018,SC1110,SC1111,SC1112,SC2016"
 # Seconds for four attempts at an address that does not answer, and Slurm's own delays.
 _AFTER_TIME = 600
 _AFTER_MEM = 100  # MiB
+# The last step, by how the command is started.
+_LAST = {
+    "": "rv_run",
+    "once": "rv_launch_once",
+    "node": "rv_launch node",
+    "rank": "rv_launch rank",
+}
 
 
 def render(spec: JobSpec) -> str:
-    """The batch script: `#SBATCH` lines, then the steps of `remote/job.sh`, one a line.
+    """The batch script: `#SBATCH` lines, then the steps, one a line.
 
+    The steps are those of `remote/job.sh`, and for several nodes of `remote/launch.sh`.
     It reads as what happens, in order, and passes shellcheck whatever the command was.
     """
     parts = [
@@ -33,6 +41,12 @@ def render(spec: JobSpec) -> str:
     ]
     if spec.announce:
         parts.append(f"rv_announce {quote(spec.library)}")
+    if spec.start:
+        numbers = (str(spec.options.nodes or 1), str(spec.ranks), str(spec.node_wait))
+        parts += [
+            f". {quote(spec.library / 'launch.sh')} || exit 1",
+            f"rv_nodes {_words(numbers)}",
+        ]
     if spec.modules:
         parts.append(f"rv_modules {_words(spec.modules)}")
     if spec.environment is not None:
@@ -48,7 +62,7 @@ def render(spec: JobSpec) -> str:
         parts.append("rv_extensions")
     if spec.keep:
         parts.append(f"rv_keep {_words(spec.keep)}")
-    parts.append(f"rv_run {_words(spec.command)}")
+    parts.append(f"{_LAST[spec.start]} {_words(spec.command)}")
     return "\n".join(parts) + "\n"
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from rvstate.errors import ConfigError, RefusedError
 from rvstate.model.settings import Settings
 from rvstate.model.site import Gpu, Site
+from rvstate.shape import Limits, Shape, shape
 from rvstate.slurm import duration, memory
 from rvstate.slurm.options import SbatchOptions, check_raw
 
@@ -19,18 +20,26 @@ class Request:
     """The resource options of `rvstate run`, as typed; None where not given.
 
     Args:
-        gpus: How many GPUs.
+        gpus: How many GPUs, in all.
+        nodes: How many nodes.
+        gpus_per_node: How many GPUs on each.
+        single_node: Whether one node it must be.
+        exclude: Nodes not to use, as Slurm writes lists of them.
         gpu_type: Which type, by name or alias.
         mig: The smallest slice of a GPU, one of it.
         time: Walltime, for example `2h` or `1-00:00:00`.
-        mem: Memory of a node, for example `32G`.
-        cpus: CPUs of a task.
+        mem: Memory of each node, for example `32G`.
+        cpus: CPUs of each node.
         partition: Over what the site's data says.
         account: The allocation that pays.
         raw: `--sbatch KEY=VALUE`, for everything else.
     """
 
     gpus: int | None = None
+    nodes: int | None = None
+    gpus_per_node: int | None = None
+    single_node: bool = False
+    exclude: str | None = None
     gpu_type: str | None = None
     mig: bool = False
     time: str | None = None
@@ -70,6 +79,9 @@ def with_preset(request: Request, name: str | None, settings: Settings) -> Reque
         for key in ("gpus", "gpu_type", "time", "mem", "cpus", "partition", "account")
         if getattr(request, key) is None
     }
+    if request.nodes or request.gpus_per_node:
+        # the user's own shape, not the preset's count within it
+        values.pop("gpus", None)
     # what names another kind of GPU is not mixed with the preset's
     if request.mig:
         values.update(gpu_type=None, gpus=None)
@@ -88,6 +100,7 @@ def options(request: Request, settings: Settings, site: Site) -> SbatchOptions:
     for key, value in request.raw:
         check_raw(key, value)
     gpu = _gpu(request, settings, site)
+    wanted = _shape(request, gpu, site)
     time = request.time or defaults.time
     seconds = duration.parse(time) if time else None
     mem = request.mem or defaults.mem
@@ -99,17 +112,29 @@ def options(request: Request, settings: Settings, site: Site) -> SbatchOptions:
         time=seconds,
         mem=memory.parse(mem) if mem else None,
         cpus_per_task=request.cpus or defaults.cpus,
-        gpus=_gres(request, gpu),
+        nodes=wanted.nodes if wanted.nodes > 1 else None,
+        # the programs of a node are started within it; see remote/launch.sh
+        ntasks_per_node=1 if wanted.nodes > 1 else None,
+        gpus=_gres(request, gpu, wanted),
         constraint=(gpu[1].constraint or "") if gpu else "",
+        exclude=request.exclude or "",
         raw=request.raw,
     )
 
 
+def shape_of(request: Request, asked: SbatchOptions) -> Shape:
+    """The nodes and GPUs that `options` came to, and whether the user named them so."""
+    given = bool(request.nodes or request.gpus_per_node or request.single_node)
+    return Shape(asked.nodes or 1, asked.gpus[1] if asked.gpus else 0, given)
+
+
 def _gpu(request: Request, settings: Settings, site: Site) -> tuple[str, Gpu] | None:
     """The type that the job gets, by the site's data; never a smaller one than named."""
-    if request.gpus == 0:
+    if request.gpus == 0 and not request.gpus_per_node:
         return None
-    if site.scheduler == "process" and (request.gpus or request.gpu_type or request.mig):
+    if site.scheduler == "process" and (
+        request.gpus or request.gpus_per_node or request.gpu_type or request.mig
+    ):
         raise RefusedError(
             "This machine has no scheduler for GPUs, and no GPU was given to the job.",
             "Leave out -g, -t and --mig, or run it on a cluster: `rvstate init` connects to one.",
@@ -118,7 +143,7 @@ def _gpu(request: Request, settings: Settings, site: Site) -> tuple[str, Gpu] | 
     if name is None:
         name = settings.defaults.gpu_type if site.gpus else None
     if name is None:
-        if request.gpus and site.gpus:
+        if (request.gpus or request.gpus_per_node) and site.gpus:
             raise ConfigError(
                 "Which type of GPU? Nothing was said, and the site has several.",
                 f"Add -t TYPE ({', '.join(site.gpu_names())}), or set gpu_type in [defaults].",
@@ -131,29 +156,35 @@ def _gpu(request: Request, settings: Settings, site: Site) -> tuple[str, Gpu] | 
         raise ConfigError(
             f"{site.title} has no GPU type {name!r}.", f"It has: {', '.join(site.gpu_names())}."
         )
-    _check_count(request, found, site)
     return found
 
 
-def _check_count(request: Request, found: tuple[str, Gpu], site: Site) -> None:
-    name, gpu = found
-    count = request.gpus or 1
-    most = min(gpu.per_job or gpu.per_node, gpu.per_node)
-    if count > most:
+def _shape(request: Request, gpu: tuple[str, Gpu] | None, site: Site) -> Shape:
+    """Nodes and GPUs on each, by the data of the type."""
+    if site.scheduler == "process" and (request.nodes or 1) > 1:
         raise RefusedError(
-            f"{count} of {name} do not fit one node of {site.title}, which gives a job at most "
-            f"{most}.",
-            f"Ask for at most {most}, or for another type: {', '.join(site.gpu_names())}.",
+            "This machine is one node.",
+            "Leave out --nodes, or run it on a cluster: `rvstate init` connects to one.",
         )
-
-
-def _gres(request: Request, gpu: tuple[str, Gpu] | None) -> tuple[str | None, int] | None:
-    if gpu is not None:
-        return gpu[1].gres, request.gpus or 1
-    if request.gpus or request.gpu_type:
+    count = request.gpus
+    if gpu is None:
         # a site without data: Slurm itself knows its types
-        return request.gpu_type, request.gpus or 1
-    return None
+        limits = Limits(f"GPU type {request.gpu_type}" if request.gpu_type else "GPU")
+        if count is None and request.gpu_type and request.gpus_per_node is None:
+            count = request.nodes or 1
+    else:
+        limits = Limits(f"{gpu[0]} of {site.title}", gpu[1].per_node, gpu[1].per_job)
+        if count is None and request.gpus_per_node is None:
+            count = request.nodes or 1
+    return shape(count, request.nodes, request.gpus_per_node, request.single_node, limits)
+
+
+def _gres(
+    request: Request, gpu: tuple[str, Gpu] | None, wanted: Shape
+) -> tuple[str | None, int] | None:
+    if not wanted.gpus:
+        return None
+    return (gpu[1].gres if gpu is not None else request.gpu_type), wanted.gpus
 
 
 def _check_time(site: Site, partition: str | None, seconds: int | None) -> None:

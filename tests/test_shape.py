@@ -29,6 +29,9 @@ FLOORS: tuple[frozenset[str], ...] = (
             "command",
             "request",
             "pricing",
+            "shape",
+            "launcher",
+            "launch",
             "retention",
         }
     ),
@@ -48,6 +51,8 @@ ASIDE = {
     "model": {"model"},
     "steps": {"diff"},
     "desired": {"notification"},
+    "request": {"shape"},
+    "launch": {"launcher", "shape"},
     "ahead": {"transport"},
     "config": {"state"},
     "tunnel": {"process", "state", "transport"},

@@ -24,12 +24,23 @@ from rvstate.workflows.session import Session
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 _JOB_OPTIONS = (
-    click.option("-g", "--gpu", "--gpus", "gpus", type=click.IntRange(0), help="How many GPUs."),
+    click.option(
+        "-g", "--gpu", "--gpus", "gpus", type=click.IntRange(0), help="How many GPUs in all."
+    ),
     click.option("-t", "--type", "--gpu-type", "gpu_type", help="GPU type, for example a6000."),
+    click.option("--nodes", type=click.IntRange(1), help="How many nodes; -g is for all of them."),
+    click.option("--gpus-per-node", type=click.IntRange(1), help="GPUs on each node."),
+    click.option("--single-node", is_flag=True, help="One node, or nothing."),
+    click.option(
+        "--start",
+        type=click.Choice(["once", "node", "rank"]),
+        help="On several nodes: one program in all, one a node, one a GPU.",
+    ),
+    click.option("--exclude", metavar="NODES", help="Nodes not to use."),
     click.option("--mig", is_flag=True, help="One slice of a GPU, where the site has them."),
     click.option("--time", help="Walltime: 2h, 2:59:00, 3d."),
-    click.option("--mem", help="Memory of the node, for example 32G."),
-    click.option("--cpus", type=click.IntRange(1), help="CPUs."),
+    click.option("--mem", help="Memory of each node, for example 32G."),
+    click.option("--cpus", type=click.IntRange(1), help="CPUs of each node."),
     click.option("-p", "--partition", help="Partition, over what the site's data says."),
     click.option("-A", "--account", help="Allocation that pays."),
     click.option("--preset", metavar="NAME", help="Options from [presets.NAME] in the settings."),
@@ -150,7 +161,20 @@ def rerun(
 def _order(
     account: Session, command: tuple[str, ...], here: Path, options: dict[str, Any]
 ) -> Order:
-    keys = ("gpus", "gpu_type", "mig", "time", "mem", "cpus", "partition", "account")
+    keys = (
+        "gpus",
+        "nodes",
+        "gpus_per_node",
+        "single_node",
+        "exclude",
+        "gpu_type",
+        "mig",
+        "time",
+        "mem",
+        "cpus",
+        "partition",
+        "account",
+    )
     raw = tuple(map(raw_option, options["raw"]))
     wanted = Request(**{key: options[key] for key in keys}, raw=raw)
     return Order(
@@ -161,6 +185,7 @@ def _order(
         directory=here,
         writable=options["writable"],
         require=options["require"] or "",
+        start=options["start"],
     )
 
 

@@ -30,6 +30,9 @@ class JobSpec:
         extensions: Whether compiled extensions are built in the snapshot first.
         keep: Paths to copy to RV_OUTPUT_DIR at the end.
         command: The user's command as words.
+        start: How several nodes are started: `node`, `rank` or `once`; empty where there is one.
+        ranks: Programs that share a node, of a job that is started so.
+        node_wait: Seconds that a node may go on after another has ended without an error.
         note: One line for the reader of the script.
         announce: Whether somebody is told about the job.
     """
@@ -50,6 +53,9 @@ class JobSpec:
     read_only: bool = False
     extensions: bool = False
     keep: tuple[str, ...] = ()
+    start: str = ""
+    ranks: int = 1
+    node_wait: int = 1800
     note: str = ""
     announce: bool = False
 
@@ -77,6 +83,7 @@ class RunRecord:
         nodes: Names of nodes.
         gpus: What it holds of each node's GPUs, as Slurm prints it (`gpu:a100:2`).
         untold: Whether somebody is still to be told how it ended.
+        parts: How many nodes write logs of their own; 0 for a job of one node.
     """
 
     run_id: str
@@ -97,3 +104,4 @@ class RunRecord:
     nodes: tuple[str, ...] = field(default=())
     gpus: str = ""
     untold: bool = False
+    parts: int = 0

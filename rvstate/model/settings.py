@@ -41,6 +41,7 @@ class Defaults:
     partition: str | None = None
     mem: str | None = None
     cpus: int | None = None
+    node_wait: str = "30m"
     ai_naming: bool = False
     ai_api_key: str | None = field(default=None, repr=False)
 

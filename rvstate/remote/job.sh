@@ -24,6 +24,7 @@ rv_begin() {
     rv_kept=()
     rv_env_file=
     rv_errors=
+    rv_deliver=rv_to_child
     mkdir -p "$RV_OUTPUT_DIR" "$RV_CHECKPOINT_DIR" || rv_give_up "cannot make $RV_OUTPUT_DIR"
     rv_log=$1/logs/$3-$RV_JOB_ID.err
 }
@@ -152,34 +153,52 @@ rv_copy_kept() {
 
 # rv_run COMMAND...: the user's program; its exit status is the job's.
 rv_run() {
-    local status signal
+    rv_await rv_program "$@"
+    rv_end "$rv_status"
+}
+
+# rv_program COMMAND...: the user's program, deaf to no signal.
+rv_program() {
+    trap - TERM INT HUP USR1 USR2
+    rv_become "$@"
+}
+
+# rv_become COMMAND...: become it, with the user's variables.
+rv_become() {
+    if [ -n "$rv_env_file" ] && [ -r "$rv_env_file" ]; then
+        # shellcheck source=/dev/null
+        . "$rv_env_file"
+    fi
+    exec "$@"
+}
+
+# rv_await STEP...: run it beside this shell, which hands signals on; rv_status is how it ended.
+rv_await() {
+    local signal
     for signal in TERM INT HUP USR1 USR2; do
         # shellcheck disable=SC2064 # the name now, not then
         trap "rv_pass_on $signal" "$signal"
     done
-    (
-        trap - TERM INT HUP USR1 USR2
-        if [ -n "$rv_env_file" ] && [ -r "$rv_env_file" ]; then
-            # shellcheck source=/dev/null
-            . "$rv_env_file"
-        fi
-        exec "$@"
-    ) &
+    "$@" &
     rv_child=$!
     # a signal ends `wait` early; the program may still be saving
     while :; do
         rv_signalled=
         wait "$rv_child"
-        status=$?
+        rv_status=$?
         [ -n "$rv_signalled" ] || break
     done
+}
+
+# rv_end STATUS: keep what is to be kept, and end the job so.
+rv_end() {
     rv_copy_kept loud
-    if [ "$status" -ne 0 ] && [ -n "$rv_errors" ] && grep -q 'Permission denied' "$rv_errors" 2>/dev/null; then
+    if [ "$1" -ne 0 ] && [ -n "$rv_errors" ] && grep -q 'Permission denied' "$rv_errors" 2>/dev/null; then
         printf '%s\n' "rvstate: files of this snapshot are read-only, for it shares them with other jobs." \
             "  → Write to a new file, or submit with --writable, or name it under [snapshot] writable." >&2
     fi
-    rv_record "$status"
-    exit "$status"
+    rv_record "$1"
+    exit "$1"
 }
 
 # The program gets the signal first.  Where it takes its time, what there is is kept already: after
@@ -187,11 +206,16 @@ rv_run() {
 rv_pass_on() {
     local turn
     rv_signalled=yes
-    kill -s "$1" "$rv_child" 2>/dev/null
+    "$rv_deliver" "$1"
     [ "$1" = TERM ] && [ "${#rv_kept[@]}" -gt 0 ] || return 0
     for turn in 1 2 3 4; do
         kill -0 "$rv_child" 2>/dev/null || return 0
         sleep "0.$turn" 2>/dev/null || sleep 1
     done
     rv_copy_kept quiet
+}
+
+# rv_to_child SIGNAL: to the program; rv_deliver names what is done with a signal.
+rv_to_child() {
+    kill -s "$1" "$rv_child" 2>/dev/null
 }

@@ -6,12 +6,14 @@ from dataclasses import replace
 
 from rvstate import command, git, notification
 from rvstate import desired as desired_state
+from rvstate.launch import Launch
 from rvstate.model import environment as environments
 from rvstate.model.environment import Package
 from rvstate.model.job import JobSpec
 from rvstate.model.layout import Layout, Workspace
 from rvstate.model.project import Project, Tree
 from rvstate.paths import RemotePath
+from rvstate.slurm import duration
 from rvstate.slurm.options import SbatchOptions, literal_path
 from rvstate.workflows.run.order import Order
 from rvstate.workflows.session import Session
@@ -32,6 +34,7 @@ def job_spec(
     workspace: Workspace,
     generation: RemotePath | None,
     asked_for: SbatchOptions,
+    launch: Launch,
     run_id: str,
 ) -> JobSpec:
     """What the batch script says, from what was asked, the project and the site.
@@ -46,6 +49,7 @@ def job_spec(
         workspace: The project's and branch's paths.
         generation: The directory of its environment, or None.
         asked_for: What is asked of the scheduler.
+        launch: How the command is started.
         run_id: Names the run.
     """
     settings, site = session.config.settings, session.config.site
@@ -53,7 +57,7 @@ def job_spec(
     log = literal_path(layout.logs) + "/%x-%j"
     mail_type, mail_user = notification.mail_options(settings, site)
     options = replace(
-        asked_for,
+        _for_launch(asked_for, launch),
         name=name,
         mail_type=mail_type,
         mail_user=mail_user,
@@ -90,7 +94,26 @@ def job_spec(
         extensions=package is not None and package.extensions,
         keep=order.keep,
         announce=notification.by_webhook(settings),
+        start=launch.start,
+        ranks=launch.ranks,
+        node_wait=duration.parse(settings.defaults.node_wait),
         note=f"project {project.name}, branch {project.branch or 'none'}, {described}",
+    )
+
+
+def _for_launch(asked_for: SbatchOptions, launch: Launch) -> SbatchOptions:
+    """Tasks and CPUs as the start needs them.
+
+    srun within a job of rvstate says itself how many programs share a node; the user's own srun
+    and MPI go by what sbatch was asked for.
+    """
+    if not launch.start:
+        return asked_for
+    cpus = asked_for.cpus_per_task or launch.ranks
+    if launch.start != "once":
+        return replace(asked_for, ntasks_per_node=1, cpus_per_task=cpus)
+    return replace(
+        asked_for, ntasks_per_node=launch.ranks, cpus_per_task=max(1, cpus // launch.ranks)
     )
 
 

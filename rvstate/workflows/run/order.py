@@ -25,6 +25,8 @@ class Order:
         writable: Whether the whole snapshot is the job's own.
         require: `clean`, `pushed` or empty: what the commit must be.
         run_id: The run to take up again, or empty for a new one.
+        start: How it is started on several nodes: `once`, `node`, `rank`; None as its launcher
+            means it.
     """
 
     words: tuple[str, ...]
@@ -35,6 +37,7 @@ class Order:
     writable: bool = False
     require: str = ""
     run_id: str = ""
+    start: str | None = None
 
 
 def ordered(found: dict[str, Any], directory: Path, run_id: str = "") -> Order:
@@ -64,4 +67,5 @@ def ordered(found: dict[str, Any], directory: Path, run_id: str = "") -> Order:
         directory=directory / order["subdirectory"],
         writable=bool(order["writable"]),
         run_id=run_id,
+        start=order.get("start"),
     )

@@ -26,6 +26,7 @@ from rvstate.model.resources import DesiredState
 from rvstate.paths import RemotePath
 from rvstate.script import Script
 from rvstate.workflows.run.jobspec import job_spec
+from rvstate.workflows.run.launching import launching
 from rvstate.workflows.run.named import check_script
 from rvstate.workflows.run.order import Order
 from rvstate.workflows.run.prepared import Prepared, tree_key
@@ -64,6 +65,7 @@ def prepare(
     tell(f"looking at {session.label}")
     project = project or _project(session, order.directory)
     _check_required(project, order.require)
+    launch = launching(order, project, request.shape_of(order.request, asked_for))
     read = _reader(project)
     package = environments.package(read)
     _check_package(package)
@@ -99,6 +101,7 @@ def prepare(
         workspace,
         generation,
         asked_for,
+        launch,
         run_id,
     )
     code_state = observed.texts.get(workspace.manifest, "").strip()
@@ -123,6 +126,7 @@ def prepare(
         package=environments.package_files(package, git.version(project)) if package else (),
         order=order,
         notices=(
+            *launch.notices,
             *notification.notices(session.config.settings, session.config.site),
             *_notices(order, project, scan, change),
         ),

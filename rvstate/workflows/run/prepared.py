@@ -74,6 +74,13 @@ def log_path(prepared: Prepared, job: str, suffix: str) -> str:
     return prepared.layout.logs / f"{prepared.spec.options.name}-{job}.{suffix}"
 
 
+def log_parts(spec: JobSpec) -> int:
+    """How many nodes write logs of their own; 0 where all is in the job's two."""
+    if spec.start in ("node", "rank") or (spec.start and spec.command[0] == "srun"):
+        return spec.options.nodes or 1
+    return 0
+
+
 def command_line(prepared: Prepared) -> str:
     """The user's command, for people."""
     return join(prepared.spec.command)

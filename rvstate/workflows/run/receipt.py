@@ -6,7 +6,7 @@ import datetime
 from dataclasses import asdict
 from typing import Any
 
-from rvstate.workflows.run.prepared import Prepared
+from rvstate.workflows.run.prepared import Prepared, log_parts
 from rvstate.workflows.session import Session
 
 
@@ -32,6 +32,7 @@ def receipt(session: Session, prepared: Prepared, job: str | None) -> dict[str, 
         "script": spec.run_directory / "job.sh",
         "script_digest": _digest(prepared.text),
         "logs": prepared.layout.logs,
+        "parts": log_parts(spec),
         "command": list(spec.command),
         "order": {
             "words": list(order.words),
@@ -40,6 +41,7 @@ def receipt(session: Session, prepared: Prepared, job: str | None) -> dict[str, 
             "keep": list(order.keep),
             "writable": order.writable,
             "subdirectory": project.subdirectory,
+            "start": order.start,
         },
         "plan": [f"{c.action.word} {c.kind} {c.resource.name}" for c in prepared.plan.changes],
         "submitted_at": int(datetime.datetime.now(datetime.UTC).timestamp()),

@@ -1,0 +1,275 @@
+#!/bin/bash
+# The steps of a job of several nodes: what is started on each, and how they end together.  Sourced
+# behind job.sh by the batch script, which runs on the first node; srun runs the same file on all:
+#   launch.sh ENV_FILE COMMAND...
+# shellcheck shell=bash
+# shellcheck disable=SC2154,SC2034 # rv_* come from job.sh, or are read there
+
+# rv_nodes NODES RANKS WAIT: names and numbers that programs on several nodes need.  RANKS: programs
+# that share a node.  WAIT: seconds that a node may go on after another has ended without an error.
+rv_nodes() {
+    if [ "${SLURM_JOB_NUM_NODES:-0}" != "$1" ]; then
+        rv_give_up "the job was made for $1 nodes and has ${SLURM_JOB_NUM_NODES:-none}"
+    fi
+    RV_NODES=$1
+    RV_RANKS=$2
+    rv_wait=$3
+    RV_LOG=${rv_log%.err}
+    mapfile -t rv_names < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
+    [ "${#rv_names[@]}" = "$1" ] || rv_give_up "Slurm does not say which nodes the job has"
+    MASTER_ADDR=${rv_names[0]}
+    # `8(x2),4`: nodes may differ, and every one must be able to do it
+    rv_cpus=$(printf '%s' "${SLURM_JOB_CPUS_PER_NODE:-1}" | tr ',' '\n' | sed 's/(.*//' | sort -n | head -n 1)
+    OMP_NUM_THREADS=$((rv_cpus > RV_RANKS ? rv_cpus / RV_RANKS : 1))
+    # torchrun reads these where its command line does not say otherwise
+    PET_NNODES=$1
+    PET_MASTER_ADDR=$MASTER_ADDR
+    export RV_NODES RV_RANKS RV_LOG MASTER_ADDR OMP_NUM_THREADS PET_NNODES PET_MASTER_ADDR
+    if [ "${SLURM_RESTART_COUNT:-0}" = 0 ]; then rm -f "$RV_RUN_DIR"/clock; fi
+    rm -f "$RV_RUN_DIR/failed" "$RV_RUN_DIR"/ended.*
+    rv_clock &
+    rv_clock_child=$!
+}
+
+# Which log had how many bytes when: `rvstate logs` puts the nodes' lines in order by it.  One
+# process for all, and some forty files a second at most.
+rv_clock() {
+    local -A known=()
+    local tick=0 size path pause=$((RV_NODES * 5))
+    trap - TERM INT HUP USR1 USR2
+    [ "$pause" -ge 25 ] || pause=25
+    while :; do
+        tick=$((tick + 1))
+        while read -r size path; do
+            [ "$size" != "${known[$path]:-0}" ] || continue
+            known[$path]=$size
+            printf '%s %s %s\n' "$tick" "$size" "${path#"$RV_LOG".}"
+        done < <(stat -c '%s %n' "$RV_LOG".out "$RV_LOG".err "$RV_LOG".node*.out "$RV_LOG".node*.err 2>/dev/null)
+        # long jobs write a shorter record
+        [ "$tick" != 1200 ] || pause=$((pause < 200 ? 200 : pause))
+        sleep "$((pause / 100)).$(printf '%02d' $((pause % 100)))"
+    done >>"$RV_RUN_DIR/clock"
+}
+
+# rv_launch START COMMAND...: start it on all nodes; START is node (once on each) or rank.
+rv_launch() {
+    RV_START=$1
+    shift
+    export RV_START
+    [ "$RV_START" = rank ] || rv_launchers
+    rv_deliver=rv_to_nodes
+    # the user's variables act on the user's program only, so not on srun
+    rv_await rv_on_all "$rv_env_file" "$@"
+    kill "$rv_clock_child" 2>/dev/null
+    rv_blame
+    rv_end "$rv_status"
+}
+
+# rv_launch_once COMMAND...: start it here; it starts what it wants on the other nodes.
+rv_launch_once() {
+    rv_for_srun "$1"
+    rv_await rv_program "$@"
+    kill "$rv_clock_child" 2>/dev/null
+    rv_end "$rv_status"
+}
+
+# rv_for_srun PROGRAM: what the user's own srun takes from its variables; ranks for its programs.
+rv_for_srun() {
+    SLURM_TASK_PROLOG=$RV_RUN_DIR/ranks.sh
+    # shellcheck disable=SC2016 # for the tasks to expand
+    printf '%s\n' '#!/bin/sh' 'echo "export RANK=$SLURM_PROCID"' \
+        'echo "export LOCAL_RANK=$SLURM_LOCALID"' 'echo "export WORLD_SIZE=$SLURM_NTASKS"' \
+        >"$SLURM_TASK_PROLOG" && chmod 700 "$SLURM_TASK_PROLOG"
+    SLURM_KILL_BAD_EXIT=1
+    SLURM_WAIT=$rv_wait
+    export SLURM_TASK_PROLOG SLURM_KILL_BAD_EXIT SLURM_WAIT
+    # since 22.05 srun does not take this from sbatch by itself
+    [ -z "${SLURM_CPUS_PER_TASK:-}" ] || export SRUN_CPUS_PER_TASK="$SLURM_CPUS_PER_TASK"
+    [ "$1" = srun ] || return 0
+    SLURM_OPEN_MODE=a
+    SLURM_STDOUTMODE=${RV_LOG//%/%%}.node%n.out
+    SLURM_STDERRMODE=${RV_LOG//%/%%}.node%n.err
+    export SLURM_OPEN_MODE SLURM_STDOUTMODE SLURM_STDERRMODE
+}
+
+# rv_on_all ENV_FILE COMMAND...: becomes the srun that starts this file on all nodes.
+rv_on_all() {
+    local tasks=1 cpus=$rv_cpus more=()
+    if [ "$RV_START" = rank ]; then
+        tasks=$RV_RANKS
+        cpus=$((rv_cpus > tasks ? rv_cpus / tasks : 1))
+        [ "$rv_cpus" -ge "$tasks" ] || more=(--overcommit)
+    fi
+    trap - TERM INT HUP USR1 USR2
+    exec srun --nodes="$RV_NODES" --ntasks="$((RV_NODES * tasks))" --ntasks-per-node="$tasks" \
+        --cpus-per-task="$cpus" --distribution=block --kill-on-bad-exit=1 --wait="$rv_wait" \
+        "${more[@]}" bash "${BASH_SOURCE[0]}" "$@"
+}
+
+# rv_to_nodes SIGNAL: to the programs on all nodes.  srun passes on the signals of users; to TERM and
+# the like it would answer by ending all at once, so Slurm is asked.
+rv_to_nodes() {
+    case $1 in
+        USR1 | USR2) kill -s "$1" "$rv_child" 2>/dev/null ;;
+        *) scancel --signal="$1" "$SLURM_JOB_ID.0" 2>/dev/null || kill -s "$1" "$rv_child" 2>/dev/null ;;
+    esac
+}
+
+# The first program that failed gives the job its exit code, and is named.
+rv_blame() {
+    local code node late='' at
+    if [ -s "$RV_RUN_DIR/failed" ]; then
+        read -r code node _ <"$RV_RUN_DIR/failed"
+        rv_status=$code
+        printf 'rvstate: node%s (%s) failed first, with exit code %s; the other nodes were ended\n' \
+            "$node" "${rv_names[$node]}" "$code" >&2
+        return
+    fi
+    for ((at = 0; at < RV_NODES; at++)); do
+        [ "$(rv_ended "$at")" = "$([ "$RV_START" = rank ] && echo "$RV_RANKS" || echo 1)" ] ||
+            late="$late node$at (${rv_names[$at]})"
+    done
+    [ -n "$late" ] || return
+    if compgen -G "$RV_RUN_DIR/ended.*" >/dev/null; then
+        printf 'rvstate:%s went on for %s s after the others had ended, and was ended\n' "$late" "$rv_wait" >&2
+        rv_status=124
+    else
+        printf 'rvstate:%s did not end by itself\n' "$late" >&2
+        [ "$rv_status" -ne 0 ] || rv_status=1
+    fi
+}
+
+rv_ended() {
+    local found=()
+    mapfile -t found < <(compgen -G "$RV_RUN_DIR/ended.$1.*")
+    echo "${#found[@]}"
+}
+
+# rv_launchers: accelerate and deepspeed take no variables, so these stand in front of them and add
+# the options that the user did not give.
+rv_launchers() {
+    local name
+    mkdir -p "$RV_RUN_DIR/launchers" || rv_give_up "cannot write to $RV_RUN_DIR"
+    for name in accelerate deepspeed; do
+        printf '#!/bin/bash\n. %q && rv_launcher_%s "$@"\n' "${BASH_SOURCE[0]}" "$name" \
+            >"$RV_RUN_DIR/launchers/$name" && chmod 700 "$RV_RUN_DIR/launchers/$name"
+    done
+    for name in "${rv_names[@]}"; do
+        printf '%s slots=%s\n' "$name" "$RV_RANKS"
+    done >"$RV_RUN_DIR/hostfile"
+    PATH=$RV_RUN_DIR/launchers:$PATH
+}
+
+# rv_given NAME WORDS...: whether --NAME is among them, with dashes or underscores.
+rv_given() {
+    local name=${1//_/-} word
+    shift
+    for word in "$@"; do
+        word=${word%%=*}
+        [ "${word//_/-}" != "--$name" ] || return 0
+    done
+    return 1
+}
+
+# rv_really NAME WORDS...: the program of that name behind ours.
+rv_really() {
+    local name=$1
+    shift
+    PATH=${PATH//"$RV_RUN_DIR/launchers:"/}
+    exec "$name" "$@"
+}
+
+rv_launcher_accelerate() {
+    local added=()
+    [ "${1:-}" = launch ] || rv_really accelerate "$@"
+    shift
+    rv_given num_machines "$@" || added+=(--num_machines "$RV_NODES")
+    rv_given num_processes "$@" || added+=(--num_processes "$((RV_NODES * RV_RANKS))")
+    rv_given machine_rank "$@" || added+=(--machine_rank "$NODE_RANK")
+    rv_given main_process_ip "$@" || added+=(--main_process_ip "$MASTER_ADDR")
+    rv_given main_process_port "$@" || added+=(--main_process_port "$MASTER_PORT")
+    rv_given deepspeed_multinode_launcher "$@" || added+=(--deepspeed_multinode_launcher standard)
+    rv_really accelerate launch "${added[@]}" "$@"
+}
+
+rv_launcher_deepspeed() {
+    local added=(--hostfile "$RV_RUN_DIR/hostfile" --no_ssh)
+    rv_given node_rank "$@" || added+=(--node_rank "$NODE_RANK")
+    rv_given master_addr "$@" || added+=(--master_addr "$MASTER_ADDR")
+    rv_given master_port "$@" || added+=(--master_port "$MASTER_PORT")
+    rv_really deepspeed "${added[@]}" "$@"
+}
+
+# rv_on_node ENV_FILE COMMAND...: what srun runs on each node, once for each program.
+rv_on_node() {
+    local status
+    rv_env_file=$1
+    shift
+    NODE_RANK=$SLURM_NODEID
+    PET_NODE_RANK=$SLURM_NODEID
+    export NODE_RANK PET_NODE_RANK
+    exec >>"$RV_LOG.node$SLURM_NODEID.out" 2>>"$RV_LOG.node$SLURM_NODEID.err" </dev/null
+    if [ "$RV_START" = rank ]; then
+        RANK=$SLURM_PROCID
+        LOCAL_RANK=$SLURM_LOCALID
+        WORLD_SIZE=$SLURM_NTASKS
+        LOCAL_WORLD_SIZE=$RV_RANKS
+        SLURM_NTASKS_PER_NODE=$RV_RANKS
+        export RANK LOCAL_RANK WORLD_SIZE LOCAL_WORLD_SIZE SLURM_NTASKS_PER_NODE
+    fi
+    rv_kept=()
+    rv_deliver=rv_to_programs
+    rv_ending=
+    rv_await rv_node_program "$@"
+    status=$rv_status
+    if [ "$status" -ne 0 ] && [ -z "$rv_ending" ]; then
+        # of several only the first can make this file
+        (set -o noclobber && printf '%s %s\n' "$status" "$SLURM_NODEID" >"$RV_RUN_DIR/failed") 2>/dev/null
+    fi
+    : >"$RV_RUN_DIR/ended.$SLURM_NODEID.$SLURM_LOCALID"
+    exit "$status"
+}
+
+# rv_node_program COMMAND...: becomes the user's program.
+rv_node_program() {
+    trap - TERM INT HUP USR1 USR2
+    # a launcher would die of these; the programs that it starts may wait for them
+    [ "$RV_START" = rank ] || trap '' USR1 USR2
+    rv_become "$@"
+}
+
+# rv_to_programs SIGNAL: to the user's programs of this node; launchers hand on those that end.
+rv_to_programs() {
+    case $1 in
+        USR1 | USR2)
+            if [ "$RV_START" = rank ]; then rv_to_child "$1"; else rv_to_ranks "$1"; fi
+            ;;
+        *)
+            rv_ending=yes
+            rv_to_child "$1"
+            ;;
+    esac
+}
+
+# rv_to_ranks SIGNAL: to the programs that a launcher has started with a rank, not to their children.
+rv_to_ranks() {
+    local file pid parent ranks=' '
+    while read -r file; do
+        pid=${file#/proc/}
+        pid=${pid%/environ}
+        if grep -q -s -a -z -x -e 'LOCAL_RANK=[0-9]*' "$file" &&
+            grep -q -s -a -z -x -F -e "SLURM_NODEID=$SLURM_NODEID" "$file"; then
+            ranks="$ranks$pid "
+        fi
+    done < <(grep -l -s -a -z -x -F -e "RV_RUN_DIR=$RV_RUN_DIR" /proc/[0-9]*/environ)
+    for pid in $ranks; do
+        parent=$(sed -n 's/^PPid:[^0-9]*//p' "/proc/$pid/status" 2>/dev/null)
+        case $ranks in *" $parent "*) ;; *) kill -s "$1" "$pid" 2>/dev/null ;; esac
+    done
+}
+
+if [ "${BASH_SOURCE[0]}" = "$0" ]; then
+    # shellcheck source=/dev/null
+    . "${0%/*}/job.sh" || exit 1
+    rv_on_node "$@"
+fi

@@ -1,0 +1,39 @@
+"""How the command of a run is started, from the words, the request and the project's files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rvstate.launch import Launch
+from rvstate.model.project import Project
+from rvstate.shape import Shape
+from rvstate.workflows.run.order import Order
+
+# Their own counts are checked on one node too; other commands of one node need no look.
+_NAMES = ("torchrun", "torch.distributed", "accelerate", "deepspeed")
+
+
+def launching(order: Order, project: Project, shape: Shape) -> Launch:
+    """What is started where.
+
+    Args:
+        order: What the user asked for.
+        project: The project in front of the user, whose scripts are looked at.
+        shape: Nodes and GPUs.
+
+    Raises:
+        ConfigError: The command contradicts the request.
+        RefusedError: What would be right on several nodes is not known.
+    """
+    plain = shape.nodes == 1 and order.start is None
+    if plain and not any(name in word for word in order.words for name in _NAMES):
+        return Launch()
+    from rvstate import launch, launcher
+
+    here = Path(project.root) / project.subdirectory
+
+    def read(name: str) -> str | None:
+        path = here / name
+        return path.read_text("utf-8", "replace") if path.is_file() else None
+
+    return launch.launch(launcher.find(order.words, read), shape, order.start, read)

@@ -1,12 +1,14 @@
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rvstate.errors import ConfigError
+from rvstate.errors import ConfigError, UnreachableError
 from rvstate.model.job import RunRecord
+from rvstate.script import Answer, Script
 from rvstate.slurm import sacct, squeue
 from rvstate.slurm.states import JobState
 from rvstate.workflows import jobs
@@ -179,3 +181,77 @@ def test_slurms_words_for_out_of_memory_are_known(line: bytes) -> None:
     """Across releases."""
     assert jobs._MEMORY.search(line)
     assert not jobs._MEMORY.search(b"torch.cuda.OutOfMemoryError: CUDA out of memory")
+
+
+class Scripted:
+    """A transport whose answers are given; the last one is repeated."""
+
+    def __init__(self, *answers: tuple[dict[str, bytes], str]) -> None:
+        self.answers = [*answers]
+
+    def run(self, script: Script) -> Answer:
+        sections, errors = self.answers.pop(0) if self.answers[1:] else self.answers[0]
+        return Answer(0, tuple(sections.items()), errors)
+
+
+class Clock:
+    """A clock that only `sleep` moves on."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+def followed(
+    monkeypatch: pytest.MonkeyPatch, *answers: tuple[dict[str, bytes], str]
+) -> tuple[list[str], float, str]:
+    """What was told, how long it took by the clock, and how following ended."""
+    clock, told = Clock(), list[str]()
+    monkeypatch.setattr(jobs, "time", clock)
+    site = SimpleNamespace(scheduler="slurm")
+    config = SimpleNamespace(site=site)
+    session = SimpleNamespace(transport=Scripted(*answers), config=config, scratch="/s", home="")
+    record = RunRecord(RUN, "7", "rv-train", JobState.RUNNING, log="/l/o", error_log="/l/e")
+    try:
+        list(jobs.follow(session, record, ("out",), told.append))  # type: ignore[arg-type]
+    except UnreachableError as error:
+        return told, clock.now, error.message
+    return told, clock.now, ""
+
+
+DOWN = ({"exit": b"", "queue": b"\n", "queue-failed": b"", "accounting": b""}, "connect failure")
+GONE = (
+    {"exit": b"", "queue": b"\n", "queue-failed": b"", "accounting": b""},
+    "slurm_load_jobs error: Invalid job id specified",
+)
+ENDED = ({"exit": b"0 1\n", "queue": b"\n", "queue-failed": b""}, "connect failure")
+
+
+def test_a_controller_that_is_down_is_waited_for_and_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once, however often it is asked; the job's own record ends the wait."""
+    told, _, ended = followed(monkeypatch, DOWN, DOWN, DOWN, ENDED)
+    assert ended == ""
+    assert len(told) == 1
+    assert "controller does not answer" in told[0]
+
+
+def test_a_silent_controller_is_not_waited_for_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After ten minutes without a word of controller and job it is said what is not known."""
+    _, seconds, ended = followed(monkeypatch, DOWN)
+    assert "has not answered for 10 minutes" in ended
+    assert 600 <= seconds < 700
+
+
+def test_a_job_that_the_controller_lost_ends_the_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Accounting says RUNNING for ever then; it does not count against the controller's word."""
+    lost = ({**GONE[0], "accounting": b"a row"}, GONE[1])
+    monkeypatch.setattr(sacct, "parse", lambda _: (SimpleNamespace(state=JobState.RUNNING),))
+    told, seconds, ended = followed(monkeypatch, lost)
+    assert "Nobody knows job 7" in ended
+    assert seconds < 60
+    assert "nobody knows job 7" in told[0]

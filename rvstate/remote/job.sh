@@ -47,6 +47,8 @@ rv_claim() {
             exit 1
         fi
     fi
+    # a requeued job has not ended yet, whatever its first attempt came to
+    rm -f "$RV_RUN_DIR/exit"
     if ! [ -s "$RV_RUN_DIR/job" ]; then
         printf '%s\n' "$RV_JOB_ID" >"$RV_RUN_DIR/.job" && mv "$RV_RUN_DIR/.job" "$RV_RUN_DIR/job"
     fi

@@ -19,8 +19,11 @@ main() {
     cat "$run/exit" 2>/dev/null
     if [ -n "$queue" ]; then
         rv_section queue
-        rows=$(eval "$queue" 2>/dev/null)
+        # why it failed is on standard error: a job that it does not know, or no controller
+        rows=$(eval "$queue")
+        status=$?
         printf '%s\n' "$rows"
+        if [ "$status" -ne 0 ]; then rv_section queue-failed; fi
         if [ -z "$rows" ]; then
             rv_section accounting
             eval "$accounting" 2>/dev/null || :

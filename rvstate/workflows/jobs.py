@@ -25,6 +25,9 @@ from rvstate.workflows.session import Session
 _RECENT = 50  # runs; older ones are history, not news
 _POLL = 1.0  # seconds between two questions while following
 _UNKNOWN_POLLS = 30
+_SILENCE = 600  # seconds without a word of controller or job
+# slurm_strerror(ESLURM_INVALID_JOB_ID): the job left the queue
+_NO_SUCH_JOB = "Invalid job id"
 _SETTLE, _SETTLE_POLLS = 0.5, 20  # seconds; accounting lags by about one
 _LAST_LINES = 50
 # paths before any look: the scripts put the real roots in
@@ -262,7 +265,11 @@ class Read:
     pieces: tuple[Piece, ...]
     ended: bool
     known: bool
-    """Whether anybody knows the job: the queue, accounting, or its own record."""
+    """Whether anybody knows the job: the queue, accounting that it ended, or its own record."""
+    silent: bool = False
+    """Whether the controller did not answer, so that nobody can say."""
+    exit_code: int | None = None
+    """What the job recorded itself at its end."""
 
 
 def read(
@@ -302,9 +309,13 @@ def read(
         if text:
             pieces.append(Piece(stream, text))
     state = _state(session, record, answer)
-    recorded = bool(answer.first("exit").strip())
-    ended = recorded or state in FINISHED
-    return Read(tuple(pieces), ended, recorded or state is not JobState.UNKNOWN)
+    status = answer.first("exit").split(b" ")[0].strip()
+    silent = bool(answer.all("queue-failed")) and _NO_SUCH_JOB not in answer.errors
+    # a job that waits again was put back by Slurm after its first attempt
+    ended = state in FINISHED or (bool(status) and state is not JobState.PENDING)
+    known = bool(status) or state is not JobState.UNKNOWN
+    code = int(status) if status.isdigit() else None
+    return Read(tuple(pieces), ended, known, silent, code)
 
 
 def _state(session: Session, record: RunRecord, answer: Answer) -> JobState:
@@ -316,7 +327,8 @@ def _state(session: Session, record: RunRecord, answer: Answer) -> JobState:
     if rows:
         return rows[0].state
     past = sacct.parse(answer.first("accounting").decode("utf-8", "replace"))
-    return past[0].state if past else JobState.UNKNOWN
+    # accounting never hears the end of a job that the controller lost: it says RUNNING for ever
+    return past[0].state if past and past[0].state in FINISHED else JobState.UNKNOWN
 
 
 def follow(
@@ -329,10 +341,11 @@ def follow(
     """New log text as it comes, until the run has ended; a lost connection is taken up again.
 
     Raises:
-        UnreachableError: Nobody has known the job for a while.
+        UnreachableError: Nobody has known the job for a while, or the controller was silent.
     """
     offsets: dict[str, int] = {}
     unknown = 0
+    silent_since: float | None = None
     while True:
         try:
             found = read(session, record, streams, offsets, tail)
@@ -344,7 +357,10 @@ def follow(
         yield from found.pieces
         if found.ended and not found.pieces:
             return
-        unknown = 0 if found.known else unknown + 1
+        silent_since = _patience(record, found, silent_since, tell)
+        unknown = 0 if found.known or found.silent else unknown + 1
+        if unknown == _UNKNOWN_POLLS // 3:
+            tell(f"nobody knows job {record.job} any more; waiting for a word of how it ended")
         if unknown > _UNKNOWN_POLLS:
             raise UnreachableError(
                 f"Nobody knows job {record.job} any more, so how it ended cannot be said.",
@@ -352,6 +368,29 @@ def follow(
             )
         if not found.pieces:
             time.sleep(_POLL)
+
+
+def _patience(
+    record: RunRecord, found: Read, since: float | None, tell: Callable[[str], None]
+) -> float | None:
+    """Since when the controller has been silent and the log as well (monotonic seconds), or None.
+
+    Raises:
+        UnreachableError: For too long.
+    """
+    if not found.silent or found.pieces:
+        return None
+    now = time.monotonic()
+    if since is None:
+        tell("the Slurm controller does not answer; waiting for it, the job may well go on")
+        return now
+    if now - since > _SILENCE:
+        raise UnreachableError(
+            f"The Slurm controller has not answered for {_SILENCE // 60} minutes, so whether job "
+            f"{record.job} still runs is not known.",
+            f"It goes on without you if it does: `rvstate logs -f {record.job}` later.",
+        )
+    return since
 
 
 # Words of Slurm and the kernel in a job's error log where its state does not say it.
@@ -370,7 +409,12 @@ def ending(session: Session, record: RunRecord, tell: Callable[[str], None]) -> 
     tell("asking how it ended")
     found = record
     for _ in range(_SETTLE_POLLS):
-        found = find(runs(session), record.run_id)
+        try:
+            found = find(runs(session), record.run_id)
+        except UnreachableError:
+            # each question to a controller that is down takes seconds: the job's own record counts
+            found = replace(record, exit_code=read(session, record, (), {}).exit_code)
+            break
         if found.state in FINISHED:
             break
         time.sleep(_SETTLE)

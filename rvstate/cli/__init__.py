@@ -103,6 +103,12 @@ COMMANDS: dict[str, Entry] = {
         "reads",
         "Scratch",
     ),
+    "prune": Entry(
+        "prune:prune",
+        "Remove what is not needed any more from scratch.",
+        "writes the account",
+        "Scratch",
+    ),
     "completion": Entry(
         "completion:completion",
         "Print the completion script for a shell.",

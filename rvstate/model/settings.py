@@ -141,6 +141,15 @@ class Snapshot:
 
 
 @dataclass(frozen=True, slots=True)
+class Retention:
+    """After how many days `rvstate prune` lets things go, by rvstate's own dates."""
+
+    runs: int = 90
+    environments: int = 30
+    originals: int = 30
+
+
+@dataclass(frozen=True, slots=True)
 class Preset:
     """Options of `rvstate run` under one name, in the words of the options."""
 
@@ -172,4 +181,5 @@ class Settings:
     modules: Modules = Modules()
     environment: Environment = Environment()
     snapshot: Snapshot = Snapshot()
+    retention: Retention = Retention()
     presets: dict[str, Preset] = field(default_factory=dict)

@@ -86,6 +86,13 @@ def scheduler(session: Session, layout: Layout) -> tuple[tuple[str, ...], str, s
     return ("sbatch", "--parsable"), join(squeue.command(finished=True)) + user, past + user
 
 
+def active_jobs(session: Session, layout: Layout) -> str:
+    """The command line that lists the user's jobs that wait or run, with the ids of their runs."""
+    if session.config.site.scheduler == "process":
+        return join((sys.executable, "-m", "rvstate.process", "active", layout.rv / "process"))
+    return join(squeue.command()) + ' --user="$rv_user"'
+
+
 def submit_script(session: Session, prepared: Prepared) -> Script:
     """What takes the snapshot and submits the job."""
     words, queue, history = scheduler(session, prepared.layout)

@@ -302,6 +302,9 @@ rv_become() {
         # shellcheck source=/dev/null
         . "$rv_env_file"
     fi
+    if [ -n "$rv_container" ]; then
+        set -- apptainer exec --nv --bind "$RV_SNAPSHOT,$RV_OUTPUT_DIR,$RV_CHECKPOINT_DIR" --pwd "$PWD" "$rv_container" "$@"
+    fi
     exec "$@"
 }
 

@@ -7,15 +7,10 @@ from dataclasses import replace
 
 from rvstate import command, git, notification
 from rvstate import desired as desired_state
-<<<<<<< HEAD
-from rvstate.launch import Launch
-from rvstate.model import environment as environments
-from rvstate.model.environment import Package
-=======
 from rvstate.errors import ConfigError
+from rvstate.launch import Launch
 from rvstate.model.environment.package import Package, uses_paths
 from rvstate.model.environment.spec import EnvironmentSpec
->>>>>>> c47507a (Environments from every source and kind, by a recipe that each generation keeps)
 from rvstate.model.job import JobSpec
 from rvstate.model.layout import Layout, Workspace
 from rvstate.model.project import Project, Tree
@@ -111,7 +106,6 @@ def job_spec(
     )
 
 
-<<<<<<< HEAD
 def _for_launch(asked_for: SbatchOptions, launch: Launch) -> SbatchOptions:
     """Tasks and CPUs as the start needs them.
 
@@ -125,7 +119,9 @@ def _for_launch(asked_for: SbatchOptions, launch: Launch) -> SbatchOptions:
         return replace(asked_for, ntasks_per_node=1, cpus_per_task=cpus)
     return replace(
         asked_for, ntasks_per_node=launch.ranks, cpus_per_task=max(1, cpus // launch.ranks)
-=======
+    )
+
+
 def _activated(
     environment: EnvironmentSpec | None,
     workspace: Workspace,
@@ -152,7 +148,6 @@ def _activated(
         environment.kind,
         workspace.snapshots / f"{name}-{run_id}" / inner,
         workspace.code / inner,
->>>>>>> c47507a (Environments from every source and kind, by a recipe that each generation keeps)
     )
 
 

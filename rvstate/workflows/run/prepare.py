@@ -125,15 +125,12 @@ def prepare(
         text=batchscript.render(spec),
         package=package_files(package, git.version(project)) if package else (),
         order=order,
-<<<<<<< HEAD
         notices=(
             *launch.notices,
             *notification.notices(session.config.settings, session.config.site),
             *_notices(order, project, scan, change),
+            *chosen.notices,
         ),
-=======
-        notices=(*_notices(order, project, scan, change), *chosen.notices),
->>>>>>> c47507a (Environments from every source and kind, by a recipe that each generation keeps)
     )
 
 

@@ -138,6 +138,18 @@ def inspect(start: Path, firsts: dict[str, str] | None = None) -> Project:
     )
 
 
+def branches(project: Project) -> tuple[str, ...]:
+    """Every branch that the repository knows, its own and those of its remotes."""
+    refs = _git(
+        Path(project.root), "for-each-ref", "--format=%(refname)", "refs/heads", "refs/remotes"
+    )
+    found = []
+    for ref in refs.splitlines():
+        _, kind, name = ref.split("/", 2)
+        found.append(name if kind == "heads" else name.partition("/")[2])
+    return (*found, *filter(None, (project.branch,)))
+
+
 def _first(root: Path, commit: str, firsts: dict[str, str] | None) -> str:
     """The first commit of the line that leads to `commit`: merging another history changes none."""
     found = (firsts or {}).get(commit)

@@ -4,7 +4,7 @@ It takes the same batch script as sbatch, keeps walltime, runs a few jobs at onc
 logout, and knows a process by boot id and start time.  GPUs and several nodes it refuses by name.
 
     python -m rvstate.process submit DIRECTORY SCRIPT
-    python -m rvstate.process list DIRECTORY
+    python -m rvstate.process list|active DIRECTORY
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from typing import Any
 
 from rvstate.errors import ParseError, RvstateError, SubmitError, UnsupportedError
 from rvstate.slurm import duration
-from rvstate.slurm.states import JobState
+from rvstate.slurm.states import FINISHED, JobState
 
 _GRACE = (
     10.0  # seconds between SIGTERM and SIGKILL, as Slurm's KillWait (30 by default) but shorter
@@ -270,10 +270,17 @@ def jobs(directory: Path) -> tuple[LocalJob, ...]:
     return tuple(job for job in found if job is not None)
 
 
-def listing(directory: Path) -> list[str]:
-    """One line for each job: number, state, script, name; `submit.sh` looks runs up in them."""
+def listing(directory: Path, active: bool = False) -> list[str]:
+    """One line for each job: number, state, script, name; `submit.sh` looks runs up in them.
+
+    Args:
+        directory: The scheduler's own.
+        active: Whether jobs that have ended are left out.
+    """
     lines = []
     for job in jobs(directory):
+        if active and job.state in FINISHED:
+            continue
         script = (_read(directory / str(job.job) / "job.json") or {}).get("script", "")
         lines.append(f"{job.job} {job.state} {script} {job.name}")
     return lines
@@ -364,9 +371,9 @@ def main(words: list[str]) -> int:
         match words:
             case ["submit", directory, script]:
                 print(submit(Path(directory), Path(script)))  # noqa: T201 - as sbatch --parsable
-            case ["list", directory]:
-                for line in listing(Path(directory)):
-                    print(line)  # noqa: T201 - read by submit.sh
+            case ["list" | "active" as word, directory]:
+                for line in listing(Path(directory), word == "active"):
+                    print(line)  # noqa: T201 - read by submit.sh and prune.sh
             case ["supervise", home]:
                 supervise(Path(home))
             case _:

@@ -15,7 +15,7 @@ ROOT = PACKAGE.parent
 
 # A module may import lower floors, and its own floor only where ALLOWED_ASIDE says so.
 FLOORS: tuple[frozenset[str], ...] = (
-    frozenset({"errors", "paths", "shell", "assets", "script"}),
+    frozenset({"errors", "paths", "shell", "assets", "script", "remote"}),
     frozenset({"slurm", "cron", "envfile", "rcblock", "schema", "sitetools", "sshconfig"}),
     frozenset({"model"}),
     frozenset(
@@ -33,7 +33,6 @@ FLOORS: tuple[frozenset[str], ...] = (
             "launcher",
             "launch",
             "retention",
-            "keepalive",
         }
     ),
     frozenset(
@@ -69,7 +68,7 @@ DOORS = {
     "paramiko": set(),
     "tomlkit": {"config"},
     "click": {"cli", "views"},
-    "subprocess": {"transport", "git", "process", "tunnel"},
+    "subprocess": {"transport", "git", "process", "tunnel", "remote"},
     "testinfra": set(),
     "pytest": set(),
 }

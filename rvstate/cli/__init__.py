@@ -72,12 +72,6 @@ COMMANDS: dict[str, Entry] = {
     "site": Entry(
         "site:site", "Show site profiles, or draft one from a live cluster.", "reads", "Account"
     ),
-    "keepalive": Entry(
-        "keepalive:keepalive",
-        "Keep files on scratch from being purged, within the site's rules.",
-        "writes the account",
-        "Account",
-    ),
     "run": Entry(
         "run:run", "Run a command as a job: this code, its environment, now.", "submits", "Jobs"
     ),
@@ -107,6 +101,12 @@ COMMANDS: dict[str, Entry] = {
         "verify:verify",
         "Compare what is kept on scratch with what was put there.",
         "reads",
+        "Scratch",
+    ),
+    "prune": Entry(
+        "prune:prune",
+        "Remove what is not needed any more from scratch.",
+        "writes the account",
         "Scratch",
     ),
     "completion": Entry(

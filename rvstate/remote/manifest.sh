@@ -8,12 +8,17 @@
 # Directories, bytecode, and rvstate's own files in the tree are no part of it.
 # shellcheck shell=sh
 
-# rv_manifest DIRECTORY FILE: write the directory's manifest, at once or not at all.
+# rv_manifest DIRECTORY FILE: write the directory's manifest, at once or not at all; where FILE is
+# `.rvstate/manifest` in it, `.rvstate/made` beside it says when (seconds since 1970), for dates of
+# files are no witness on a file system with a purge.
 rv_manifest() {
     rv_temp=$2.rvstate-tmp-$$
     # the last record only behind a walk that succeeded
     if { (cd -- "$1" && rv_entries) && printf '//\0'; } | sort -z >"$rv_temp" &&
-        rv_whole "$rv_temp" && mv -f "$rv_temp" "$2"; then return 0; fi
+        rv_whole "$rv_temp" && mv -f "$rv_temp" "$2"; then
+        if [ "$2" = "$1/.rvstate/manifest" ]; then date +%s | rv_store "$1/.rvstate/made" 644; fi
+        return
+    fi
     rm -f "$rv_temp"
     rv_fail "the manifest of $1 could not be written; is its file system full?"
 }

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from rvstate import assets
-from tests.runkit import Laptop, repository
+from tests.runkit import Laptop, git, repository
 
 
 @pytest.fixture
@@ -177,3 +177,117 @@ def test_what_rvstate_did_not_make_is_left_alone(laptop: Laptop, tmp_path: Path)
     os.symlink(tmp_path / "mine", envs / "main")
     assert "Nothing to do" in laptop.run("converge").stdout
     assert (envs / "main").is_symlink()
+
+
+# prune
+
+
+def old(laptop: Laptop, run: dict[str, Any], days: str = "20240101") -> str:
+    """Make a run long past: its id, as everything of it is named, says so."""
+    new = days + str(run["run_id"])[8:]
+    for path in [
+        *scratch(laptop).glob(f".rv/runs/{run['run_id']}"),
+        *scratch(laptop).glob(f"rv-workspaces/*/*/snapshots/*{run['run_id']}"),
+        *scratch(laptop).glob(f"rv-workspaces/*/*/snapshots/.*{run['run_id']}.manifest"),
+    ]:
+        path.rename(path.with_name(path.name.replace(str(run["run_id"]), new)))
+    return new
+
+
+def prune(laptop: Laptop, app: Path, *words: str) -> dict[str, Any]:
+    return laptop.document("prune", *words, cwd=app)
+
+
+def test_what_is_old_goes_and_what_is_needed_stays(laptop: Laptop, app: Path) -> None:
+    """A dry run writes nothing; what it says is what goes; the second time nothing is left."""
+    past = laptop.submit("train.py", cwd=app)
+    now = laptop.submit("train.py", cwd=app)
+    for run in (past, now):
+        laptop.await_state(str(run["run_id"]), "COMPLETED")
+    gone = old(laptop, past)
+    log = Path(str(past["log"]))
+    said = prune(laptop, app, "--dry-run")
+    assert {(r["kind"], Path(r["path"]).name[-24:]) for r in said["removals"]} == {
+        ("snapshot", gone),
+        ("run", gone),
+        ("log", log.name),
+        ("log", log.with_suffix(".err").name),
+    }
+    assert log.exists()
+    refused = laptop.run("prune", cwd=app, status=64)
+    assert "--dry-run" in refused.stderr
+    done = prune(laptop, app, "-y")
+    assert {r["result"] for r in done["removals"]} == {"done"}
+    assert done["bytes"] == said["bytes"] > 0
+    assert not log.exists()
+    left = scratch(laptop).glob("rv-workspaces/app/main/snapshots/[!.]*")
+    assert [p.name for p in left] == [Path(str(now["snapshot"])).name]
+    assert not list(scratch(laptop).glob(f"rv-workspaces/*/*/snapshots/.*{gone}*"))
+    assert prune(laptop, app, "-y")["removals"] == []
+
+
+def test_a_job_in_the_queue_keeps_what_it_needs(laptop: Laptop, app: Path) -> None:
+    """However old it is; and also where it was submitted after the decision."""
+    run = laptop.submit("sleep", "60", cwd=app)
+    snapshot = Path(str(run["snapshot"]))
+    try:
+        laptop.env |= {"RVSTATE_SNAPSHOT_KEEP_DAYS": "0", "RVSTATE_RETENTION_RUNS": "0"}
+        found = prune(laptop, app, "-y")
+        assert found["removals"] == []
+        assert {k["reason"] for k in found["kept"] if k["kind"] in ("snapshot", "run")} == {
+            "a job in the queue needs it"
+        }
+        assert snapshot.is_dir()
+    finally:
+        laptop.run("stop", "-y", str(run["run_id"]))
+    laptop.await_state(str(run["run_id"]), "CANCELLED")
+    prune(laptop, app, "-y")
+    assert not snapshot.exists()
+
+
+def test_hard_links_are_counted_once(laptop: Laptop, app: Path) -> None:
+    """A file that another snapshot shares is not freed; with the last one it is."""
+    runs = [laptop.submit("train.py", cwd=app) for _ in range(2)]
+    for run in runs:
+        laptop.await_state(str(run["run_id"]), "COMPLETED")
+    first, second = (Path(str(run["snapshot"])) for run in runs)
+    (first / "large").write_bytes(b"x" * 1_000_000)
+    os.link(first / "large", second / "large")
+    old(laptop, runs[0])
+    freed = prune(laptop, app, "--dry-run")["bytes"]
+    assert freed < 500_000
+    old(laptop, runs[1])
+    assert 1_000_000 <= prune(laptop, app, "--dry-run")["bytes"] < 1_500_000
+
+
+def test_a_branch_that_is_gone_goes_with_its_workspace(laptop: Laptop, app: Path) -> None:
+    """Workspace and environment; not where somebody's own files lie in it."""
+    git(app, "checkout", "--quiet", "-b", "idea")
+    run = laptop.submit("train.py", cwd=app)
+    laptop.await_state(str(run["run_id"]), "COMPLETED")
+    git(app, "checkout", "--quiet", "main")
+    assert prune(laptop, app, "--dry-run")["removals"] == []
+    git(app, "branch", "-D", "idea")
+    place = scratch(laptop) / "rv-workspaces/app/idea"
+    (place / "code/mine.txt").write_text("mine")
+    found = prune(laptop, app, "-y")
+    assert found["removals"] == []
+    assert any("not sent from here" in kept["reason"] for kept in found["kept"])
+    (place / "code/mine.txt").unlink()
+    (place / "notes").write_text("mine too")
+    (removal,) = prune(laptop, app, "-y")["removals"]
+    assert (removal["kind"], removal["result"]) == ("workspace", "kept")
+    assert [p.name for p in place.iterdir()] == ["notes"]
+
+
+def test_old_generations_go_and_the_one_in_use_stays(laptop: Laptop, app: Path) -> None:
+    """The link's own never goes; one that nothing names goes after its time."""
+    former = environment(laptop, "aaaaaaaaaaaaaaaaaaaa")
+    current = environment(laptop, "bbbbbbbbbbbbbbbbbbbb")
+    for place in (former, current):
+        (place / ".rvstate/made").write_text("1600000000\n")
+    (removal,) = prune(laptop, app, "-y")["removals"]
+    assert (removal["path"], removal["result"]) == (str(former), "done")
+    assert not former.exists()
+    assert current.is_dir()
+    assert not list(former.parent.glob(".gone*"))

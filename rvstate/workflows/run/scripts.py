@@ -13,6 +13,7 @@ from rvstate.model.project import Tree, difference
 from rvstate.script import Script
 from rvstate.shell import join, printf_b
 from rvstate.slurm import sacct, squeue
+from rvstate.workflows.run.environment import payload
 from rvstate.workflows.run.prepared import Prepared
 from rvstate.workflows.run.receipt import receipt
 from rvstate.workflows.session import Session
@@ -59,19 +60,18 @@ def build_script(prepared: Prepared) -> Script | None:
     return Script(
         "build_environment",
         (
+            "build",
             generation.parent / "lock",
             "600",
             prepared.workspace.environment,
             generation,
-            spec.digest,
             prepared.observed.tools.get("uv") or prepared.layout.tools / "bin" / "uv",
             prepared.layout.scratch_caches / "uv",
-            spec.module,
-            spec.python,
             prepared.workspace.code,
             prepared.tree.state,
-            *spec.sources,
+            prepared.run_id,
         ),
+        payload(spec),
     )
 
 
@@ -84,6 +84,13 @@ def scheduler(session: Session, layout: Layout) -> tuple[tuple[str, ...], str, s
     user = ' --user="$rv_user"'
     past = join((*sacct.command(days=_HISTORY_DAYS)[:-2], "--format=JobID,SubmitLine"))
     return ("sbatch", "--parsable"), join(squeue.command(finished=True)) + user, past + user
+
+
+def active_jobs(session: Session, layout: Layout) -> str:
+    """The command line that lists the user's jobs that wait or run, with the ids of their runs."""
+    if session.config.site.scheduler == "process":
+        return join((sys.executable, "-m", "rvstate.process", "active", layout.rv / "process"))
+    return join(squeue.command()) + ' --user="$rv_user"'
 
 
 def submit_script(session: Session, prepared: Prepared) -> Script:

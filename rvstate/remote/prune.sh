@@ -1,0 +1,222 @@
+#!/bin/sh
+# What rvstate keeps on scratch and may remove: list it, measure it, remove it.
+#   main list SCRATCH_TEMPLATE HOME QUEUE
+#       Five fields a thing, each ended by NUL: KIND PATH DATE FLAGS TEXT.  KIND: clock, queue,
+#       snapshot, generation, run, workspace, original.  DATE: seconds since 1970 that rvstate wrote
+#       down, or empty.  FLAGS: words.  TEXT: a run's job id and receipt, a workspace's identity, a
+#       record of an original, the queue.
+#   main measure (KIND PATH)...
+#       A line for each: N BYTES INODES, what its removal frees if all before it are removed too: a
+#       file with more names is freed with its last one.  Or `N foreign`: not all in it is ours.
+#   main remove SCRATCH_TEMPLATE HOME QUEUE (KIND PATH USES)...
+#       KIND: also branch, a generation that its branch's link may still lead to.  USES: how many
+#       receipts named a generation when it was decided.  Says `done N`, `kept N REASON`, or
+#       `failed N REASON` for each.
+# QUEUE: a command line that lists the user's jobs with the ids of their runs.
+# shellcheck shell=sh
+# shellcheck disable=SC2154 # rv_* come from lib.sh, which travels in front
+
+main() {
+    verb=$1
+    shift
+    case $verb in
+        measure) measure "$@" ;;
+        *)
+            rv_account "$1" "$2"
+            rv_real "/{scratch}/.rv"
+            rv=$rv_path
+            rv_real "/{scratch}/rv-workspaces"
+            spaces=$rv_path
+            queue=$3
+            shift 3
+            # shellcheck disable=SC2034 # for the command line that is given
+            rv_user=$(id -un)
+            # without it nobody can tell what is needed
+            listed=$(eval "$queue" 2>&1) ||
+                rv_fail "the scheduler does not say which jobs there are (${listed##*"$rv_newline"}); nothing was removed" ||
+                return 1
+            if [ "$verb" = list ]; then list; else remove "$@"; fi
+            ;;
+    esac
+}
+
+thing() {
+    printf '%s\0%s\0%s\0%s\0%s\0' "$1" "$2" "$3" "$4" "$5"
+}
+
+list() {
+    rv_section things
+    thing clock '' "$(date +%s)" '' ''
+    thing queue '' '' '' "$listed"
+    for place in "$spaces"/*/*; do
+        if [ -L "$place" ] || ! [ -s "$place/identity" ]; then continue; fi
+        thing workspace "$place" '' '' "$(cat "$place/identity")"
+        for snapshot in "$place"/snapshots/*-????????-??????-????????; do
+            if [ -d "$snapshot" ]; then thing snapshot "$snapshot" '' '' ''; fi
+        done
+    done
+    for place in "$rv"/envs/*/.generations/*/*; do
+        if [ -L "$place" ] || ! [ -d "$place" ]; then continue; fi
+        flags=
+        made=
+        if [ -s "$place/.rvstate-environment" ]; then flags=stamped; fi
+        if [ -s "$place/.rvstate/made" ]; then read -r made <"$place/.rvstate/made"; fi
+        if pointed; then flags="$flags pointed"; fi
+        thing generation "$place" "$made" "$flags" ''
+    done
+    for place in "$rv"/runs/????????-??????-????????; do
+        [ -d "$place" ] || continue
+        flags=
+        for flag in keep intent exit claim; do
+            if [ -e "$place/$flag" ]; then flags="$flags $flag"; fi
+        done
+        thing run "$place" '' "$flags" "$(cat "$place/job" 2>/dev/null)
+$(cat "$place/receipt.json" 2>/dev/null)"
+    done
+    for place in "$rv"/originals/*; do
+        if [ -f "$place" ]; then thing original "$place" '' '' "$(cat "$place")"; fi
+    done
+}
+
+# Whether the link of a branch leads to $place.
+pointed() {
+    branch=${place%/*}
+    link=${branch%/.generations/*}/${branch##*/}
+    [ "$(readlink "$link" 2>/dev/null)" = "$place" ]
+}
+
+measure() {
+    number=0
+    while [ $# -ge 2 ]; do
+        if [ "$1" = workspace ] && foreign "$2"; then
+            printf 'x %s\n' "$number"
+        elif [ -e "$2" ]; then
+            find "$2" -printf "$number %D:%i %n %b %y\\n" 2>/dev/null
+        fi
+        number=$((number + 1))
+        shift 2
+    done | awk '
+        $1 == "x" { print $2, "foreign"; next }
+        {
+            if ($1 > last) last = $1
+            # a directory counts its subdirectories as names of its own
+            if ($5 != "d" && $3 > 1 && ++seen[$2] < $3) next
+            bytes[$1] += $4 * 512
+            inodes[$1]++
+        }
+        END { for (i = 0; i <= last; i++) if (i in inodes) printf "%d %.0f %d\n", i, bytes[i], inodes[i] }'
+}
+
+# foreign WORKSPACE: whether files lie in it that rvstate did not bring.
+foreign() {
+    for path in "$1"/aside-*; do
+        if [ -e "$path" ]; then return 0; fi
+    done
+    [ -d "$1/code" ] || return 1
+    [ -f "$1/files" ] || return 0
+    [ -n "$({
+        tr '\n\000' '\001\n' <"$1/files"
+        printf '/\n'
+        (cd -- "$1/code" && find . ! -type d -print0 | tr '\n\000' '\001\n')
+    } | awk '$0 == "/" { found = 1; next } !found { sent[$0]; next } !($0 in sent) { print "x"; exit }')" ]
+}
+
+remove() {
+    number=0
+    failed=0
+    while [ $# -ge 3 ]; do
+        # a shell of its own gives the lock back at its end
+        reason=$(remove_one "$1" "$2" "$3" 2>&1)
+        status=$?
+        if [ "$status" = 2 ]; then
+            printf 'kept %s %s\n' "$number" "${reason##*"$rv_newline"}"
+        else
+            rv_told "$number" "$status" "$reason"
+            if [ "$status" != 0 ]; then failed=1; fi
+        fi
+        number=$((number + 1))
+        shift 3
+    done
+    return "$failed"
+}
+
+# kept REASON: leave it, for the world has moved since it was decided.
+kept() {
+    printf '%s\n' "$1"
+    exit 2
+}
+
+remove_one() {
+    place=$2
+    [ -e "$place" ] || exit 0
+    case $1 in
+        snapshot)
+            root=${place%/snapshots/*}
+            [ "$root" != "$place" ] || exit 1
+            rv_lock "$root/lock" 20 || exit 1
+            needed "$place"
+            gone=$root/snapshots/.gone-${place##*/}
+            rm -f "$root/snapshots/.${place##*/}.manifest" && mv "$place" "$gone" && remove_tree "$gone"
+            ;;
+        generation | branch)
+            branch=${place%/*}
+            rv_lock "$branch/lock" 20 || exit 1
+            uses=$(grep -l -F -e "\"environment\": \"$place\"" "$rv"/runs/*/receipt.json 2>/dev/null | grep -c .)
+            [ "${uses:-0}" -le "$3" ] || kept "a run has begun to use it"
+            if pointed; then
+                [ "$1" = branch ] || kept "its branch uses it again"
+                rm -f "$link" || exit 1
+            fi
+            gone=$branch/.gone-${place##*/}
+            # without its stamp nothing takes what is left of it for finished
+            rm -f "$place/.rvstate-environment" && mv "$place" "$gone" && remove_tree "$gone"
+            ;;
+        run)
+            rv_lock "$rv/lock" 20 || exit 1
+            needed "$place"
+            rm -rf "$place"
+            ;;
+        log)
+            rv_lock "$rv/lock" 20 || exit 1
+            rm -f "$place"
+            ;;
+        workspace)
+            rv_lock "$place/lock" 20 || exit 1
+            for snapshot in "$place"/snapshots/*-????????-??????-????????; do
+                if [ -d "$snapshot" ]; then needed "$snapshot"; fi
+            done
+            if foreign "$place"; then kept "files lie in it that were not sent from here"; fi
+            rm -f "$place/manifest" "$place/pristine.state" || exit 1
+            for name in code pristine pristine.old incoming outgoing snapshots; do
+                if [ -e "$place/$name" ]; then remove_tree "$place/$name" || exit 1; fi
+            done
+            rm -f "$place/files" "$place/since" "$place/renewed" "$place/pristine.manifest" \
+                "$place/identity" "$place/lock"
+            rmdir "$place" 2>/dev/null || kept "other files lie in it; rvstate's own are gone"
+            rmdir "${place%/*}" 2>/dev/null || :
+            ;;
+        *) rv_fail "prune: unknown kind $1" || exit 1 ;;
+    esac
+}
+
+# needed PATH: leave it if a job needs the run whose id ends the path.
+needed() {
+    stem=${1%-????????-??????-????????}
+    id=${1#"$stem"-}
+    if [ "$stem" = "$1" ]; then id=${1##*/}; fi
+    if [ -e "$rv/runs/$id/keep" ]; then kept "it is to be kept"; fi
+    # a run that has a job gets no other one; any other may just have got one
+    if [ -d "$rv/runs/$id" ] && ! [ -s "$rv/runs/$id/job" ]; then
+        listed=$(eval "$queue" 2>/dev/null) || kept "the scheduler does not say which jobs there are"
+    fi
+    case $listed in
+        *"$id"*) kept "a job needs it" ;;
+    esac
+}
+
+# Directories that were made read-only would keep their contents.
+remove_tree() {
+    rm -rf "$1" 2>/dev/null && return 0
+    find "$1" -type d ! -perm -700 -exec chmod u+rwx {} + 2>/dev/null
+    rm -rf "$1"
+}

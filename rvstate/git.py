@@ -9,7 +9,6 @@ import platform
 import re
 import stat
 import subprocess
-import tempfile
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -318,6 +317,8 @@ def _kept_back(root: Path, names: Sequence[str]) -> set[str]:
             found[folder] = path.read_bytes()
     if not found:
         return set()
+    import tempfile  # takes long to load
+
     with tempfile.TemporaryDirectory(prefix="rvstate-") as empty:
         _git(Path(empty), "init", "--quiet", "--template=")
         for folder, rules in found.items():
@@ -335,6 +336,8 @@ def _kept_back(root: Path, names: Sequence[str]) -> set[str]:
 def _walked(root: Path) -> list[str]:
     """Outside git, git itself applies the ignore rules, with an empty repository beside it."""
     _check_unmarked(root)
+    import tempfile  # takes long to load
+
     with tempfile.TemporaryDirectory(prefix="rvstate-") as empty:
         _git(root, "init", "--quiet", "--bare", empty)
         outside = (f"--git-dir={empty}", f"--work-tree={root}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass, replace
 
 from rvstate.errors import ConfigError, RefusedError
@@ -66,6 +65,8 @@ def with_preset(request: Request, name: str | None, settings: Settings) -> Reque
         return request
     preset = settings.presets.get(name)
     if preset is None:
+        import difflib
+
         near = difflib.get_close_matches(name, settings.presets, 1)
         known = ", ".join(sorted(settings.presets)) or "none"
         raise ConfigError(

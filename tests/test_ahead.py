@@ -38,7 +38,7 @@ def look(question: str, words: tuple[str, ...] = ("converge",)) -> tuple[bytes, 
     ahead.send(words)
     transport = Ssh("rivanna")
     asked = Script("probe", ("/tmp", "", "tool", question), public=True)
-    script, running = ahead.begin(transport, asked)
+    script, running = ahead.begin(transport, asked, hold=words[0] == "run")
     answer = transport.finish(script, running)
     return answer.first("tool 0").strip(), transport.commands
 
@@ -88,6 +88,49 @@ def test_other_words_have_a_question_of_their_own(calls: Path) -> None:
     _, commands = look("sh", ("converge", "--only", "cache"))
 
     assert commands == 1
+
+
+def test_every_job_of_a_project_asks_the_same(calls: Path) -> None:
+    """What the job is asks nothing of the account, so the question of the last run serves."""
+    look("sh", ("run", "--name", "a", "train.py"))
+
+    found, commands = look("sh", ("run", "-g", "1", "--", "python", "eval.py"))
+
+    assert found.endswith(b"/sh")
+    assert commands == 1
+    assert count(calls) == 2
+
+
+@pytest.mark.parametrize("words", [("--cluster", "b"), ("--host=b",), ("--site", "uva")])
+def test_a_run_of_another_account_asks_for_itself(calls: Path, words: tuple[str, ...]) -> None:
+    """Options that name the account have a question of their own."""
+    look("sh", ("run", "train.py"))
+
+    look("sh", ("run", *words, "train.py"))
+
+    assert len(list((calls.parent / "rv" / "state").glob("question-*"))) == 2
+
+
+def test_a_run_of_another_project_asks_for_itself(
+    calls: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another directory may be another project."""
+    look("sh", ("run", "train.py"))
+    monkeypatch.chdir(tmp_path)
+
+    look("sh", ("run", "train.py"))
+
+    assert len(list((tmp_path / "rv" / "state").glob("question-*"))) == 2
+
+
+def test_a_question_of_a_branch_is_not_taken_for_anothers(calls: Path) -> None:
+    """In one directory, after a checkout: the answer sent for is dropped."""
+    look("sh", ("run", "train.py"))
+
+    found, commands = look("cat", ("run", "train.py"))
+
+    assert found.endswith(b"/cat")
+    assert commands == 2
 
 
 def test_a_damaged_file_is_no_question(calls: Path, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ ROOT = PACKAGE.parent
 
 # A module may import lower floors, and its own floor only where ALLOWED_ASIDE says so.
 FLOORS: tuple[frozenset[str], ...] = (
-    frozenset({"errors", "paths", "shell", "assets", "script", "remote"}),
+    frozenset({"errors", "paths", "shell", "assets", "script"}),
     frozenset({"slurm", "cron", "envfile", "rcblock", "schema", "sitetools", "sshconfig"}),
     frozenset({"model"}),
     frozenset(
@@ -68,7 +68,7 @@ DOORS = {
     "paramiko": set(),
     "tomlkit": {"config"},
     "click": {"cli", "views"},
-    "subprocess": {"transport", "git", "process", "tunnel", "remote"},
+    "subprocess": {"transport", "git", "process", "tunnel"},
     "testinfra": set(),
     "pytest": set(),
 }

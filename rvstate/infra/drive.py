@@ -5,7 +5,8 @@ from __future__ import annotations
 # First of all, as in pyinfra's own command: gevent must be there before sockets and subprocesses.
 from gevent import monkey
 
-monkey.patch_all()
+# nothing here speaks TLS, and ssl takes as long to load as the rest of it
+monkey.patch_all(ssl=False)
 
 import logging  # noqa: E402
 from collections.abc import Callable  # noqa: E402

@@ -6,7 +6,6 @@ Tables and keys are the documented ones of `~/.rv/config.toml` (docs/configurati
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
 
 DEFAULT_CACHES = ("huggingface", "uv", "pip", "wandb", "triton", "torch")
 # How `notify serve` talks to its mail server: STARTTLS, TLS from the first byte, or neither.
@@ -128,20 +127,9 @@ class Modules:
 
 @dataclass(frozen=True, slots=True)
 class Environment:
-    """The project's Python environment; see docs/environments.md.
+    """How the project's environment is made."""
 
-    `path` names one that is there and is only activated; else it is built from `source`.
-    """
-
-    kind: str | None = None
-    source: str | None = None
-    path: str | None = None
     python: str | None = None
-    extras: tuple[str, ...] = ()
-    groups: tuple[str, ...] = ()
-    deferred: tuple[str, ...] = ()
-    imports: tuple[str, ...] | None = None
-    build: Literal["login", "job"] = "login"
 
 
 @dataclass(frozen=True, slots=True)

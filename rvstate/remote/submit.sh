@@ -45,21 +45,36 @@ main() {
     eval "$queue" >"$run/queue" 2>/dev/null &
     asking=$!
     if [ "$state" != - ]; then
+        copy_ahead
         unchanged || stale || return 0
         payload || rv_fail "the run's own files did not arrive whole" || return 1
+        keep_files &
+        keeping=$!
         if ! take_snapshot; then
-            if [ -e "$run/torn" ]; then stale || return 0; fi
+            if [ -e "$run/torn" ]; then
+                wait "$keeping"
+                stale || return 0
+            fi
+            wait "$keeping"
             rv_fail "the snapshot could not be taken (is scratch full?)" || return 1
         fi
+        wait "$keeping" || return 1
+    else
+        keep_files || return 1
     fi
-    printf '%b' "$script" | rv_store "$run/job.sh" 700 || return 1
-    printf '%b' "$receipt" | rv_store "$run/receipt.json" 600 || return 1
     if wait "$asking"; then asked=yes; else asked=no; fi
     twins
     submit "$@" || return 1
     if [ "$asked" = yes ]; then prune; fi
     rm -f "$run/queue"
     return 0
+}
+
+keep_files() {
+    # in the background, too: the lock is not this one's to give back
+    (trap - EXIT
+        printf '%b' "$script" | rv_store "$run/job.sh" 700 &&
+            printf '%b' "$receipt" | rv_store "$run/receipt.json" 600)
 }
 
 known() {
@@ -138,6 +153,7 @@ twins() {
 
 # The code must be sent again; the manifest's date goes on telling what was changed over here.
 stale() {
+    drop_copy
     rm -f "$run/torn"
     if [ -f "$root/manifest" ]; then mv -f "$root/manifest" "$root/manifest.old"; fi
     printf 'stale\n'
@@ -185,16 +201,58 @@ payload() {
     rm -f "$run/payload"
 }
 
+# A large snapshot is linked, and the pristine tree looked at, while the code is looked at: each of
+# the three goes through every file.  Sets copying and looking, empty where there is nothing to link.
+copy_ahead() {
+    copying=''
+    part=$snapshot.part
+    base=$root/pristine
+    if [ "$how" != link ] || [ -d "$snapshot" ] || [ -s "$root/since" ] ||
+        [ "$(cat "$base.state" 2>/dev/null)" != "$state" ]; then return 0; fi
+    mkdir -p "${snapshot%/*}" && rm -rf "$part" || return 0
+    touched >"$run/touched" &
+    looking=$!
+    cp -al "$base" "$part" 2>/dev/null &
+    copying=$!
+}
+
+# take_copy: whether the tree that was linked ahead is good; it is gone if not.
+take_copy() {
+    [ -n "$copying" ] || return 1
+    wait "$looking"
+    good=$?
+    if wait "$copying" && [ "$good" = 0 ] && [ ! -s "$run/touched" ]; then
+        copying=''
+        rm -f "$run/touched"
+        return 0
+    fi
+    drop_copy
+    return 1
+}
+
+drop_copy() {
+    [ -n "$copying" ] || return 0
+    wait "$looking" "$copying"
+    copying=''
+    rm -rf "$part" "$run/touched"
+}
+
+# Prints a file of the pristine tree that somebody has changed, or could.
+touched() {
+    find "$base" -type f \( -perm -200 -o -newer "$base.state" \) -print
+}
+
 take_snapshot() {
     [ -d "$snapshot" ] && return 0
-    part=$snapshot.part
     # beside it, for nothing in it is ours
     manifest=${snapshot%/*}/.${snapshot##*/}.manifest
-    mkdir -p "${snapshot%/*}" && rm -rf "$part" || return 1
+    if [ -z "$copying" ]; then
+        mkdir -p "${snapshot%/*}" && rm -rf "$part" || return 1
+    fi
     if [ "$how" = link ]; then
         # neither the job nor a later push can change what another job reads: files are read-only,
         # and the pristine tree only ever gets new files in the place of old ones
-        pristine && cp -al "$root/pristine" "$part" || return 1
+        take_copy || { pristine && cp -al "$base" "$part"; } || return 1
         # it holds what the pristine tree holds
         if ! rv_whole "$root/pristine.manifest"; then
             rv_manifest "$root/pristine" "$root/pristine.manifest" || return 1
@@ -226,9 +284,8 @@ copy_listed() {
 
 # A read-only tree of exactly the sent files, from which large snapshots are linked.
 pristine() {
-    base=$root/pristine
     found=$(cat "$base.state" 2>/dev/null)
-    if [ -n "$found" ] && [ -z "$(find "$base" -type f \( -perm -200 -o -newer "$base.state" \) -print | head -n 1)" ]; then
+    if [ -n "$found" ] && [ -z "$(touched | head -n 1)" ]; then
         [ "$found" = "$state" ] && [ ! -s "$root/since" ] && return 0
     else
         # a job has changed a file that it was not to change
@@ -266,8 +323,11 @@ renew() {
 prune() {
     for old in "$root"/snapshots/*-????????-??????-????????; do
         [ -d "$old" ] || continue
-        id=$(printf '%s' "$old" | sed 's/.*-\([0-9]\{8\}-[0-9]\{6\}-[0-9a-f]\{8\}\)$/\1/')
+        # no process for each: there may be a thousand
+        id=${old%-????????-??????-????????}
+        id=${old#"$id"-}
         stamp=${id%-*}
+        case ${id##*-} in *[!0-9a-f]*) continue ;; esac
         # as numbers, for POSIX test compares no text
         [ "${stamp%-*}${stamp#*-}" -lt "${keep_after%-*}${keep_after#*-}" ] 2>/dev/null || continue
         if [ -e "${run%/*}/$id/keep" ] || grep -q -F -e "$id" "$run/queue"; then continue; fi

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -232,6 +231,8 @@ def check_raw(key: str, value: str | None, *, site_options: Collection[str] = ()
         )
     if key not in _KNOWN:
         names = sorted(_KNOWN | frozenset(site_options))
+        import difflib
+
         near = difflib.get_close_matches(key.lstrip("-").replace("_", "-"), names, n=1)
         raise ConfigError(
             f"sbatch has no option {key!r}.",

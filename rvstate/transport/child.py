@@ -19,12 +19,17 @@ _PIPE = 16000
 
 @dataclass(slots=True)
 class Child:
-    """A local process whose input may be larger than a pipe; `slot` is held until its end."""
+    """A local process whose input may be larger than a pipe; `slot` is held until its end.
+
+    `begun` says that its session was open before it was given its command: what fails then, may
+    have run.
+    """
 
     process: subprocess.Popen[bytes]
     errors: BinaryIO
     data: bytes
     slot: BinaryIO | None = None
+    begun: bool = False
 
     def result(self, timeout: float | None = None) -> Completed:
         """Feed it, wait for it, collect it."""
@@ -74,6 +79,8 @@ def spawn(
     env: dict[str, str] | None = None,
     pass_fds: tuple[int, ...] = (),
     slot: BinaryIO | None = None,
+    *,
+    hold: bool = False,
 ) -> Child:
     """Start a program.
 
@@ -83,6 +90,7 @@ def spawn(
         env: Its environment; None for ours.
         pass_fds: Descriptors that it inherits.
         slot: A place on a connection, kept until it ended.
+        hold: Whether its standard input stays open for more.
     """
     # A file, not a pipe: a ControlMaster that stays behind may keep standard error open.
     errors = unlinked()
@@ -96,7 +104,7 @@ def spawn(
         # Ctrl-C reaches us; what was started on the cluster is ended or finished on purpose
         start_new_session=False,
     )
-    if len(data) <= _PIPE and process.stdin is not None:
+    if not hold and len(data) <= _PIPE and process.stdin is not None:
         # a process that died at once is reported by its exit status
         with contextlib.suppress(BrokenPipeError):
             process.stdin.write(data)

@@ -23,8 +23,9 @@ from rvstate.errors import (
 )
 from rvstate.script import Answer, Script, read_answer
 from rvstate.transport.base import Completed, Running, cut, nothing_ran, whole_text
-from rvstate.transport.child import control_directory, spawn, unlinked, which
-from rvstate.transport.line import encoded_command, remote_command
+from rvstate.transport.child import Child, control_directory, spawn, unlinked, which
+from rvstate.transport.held import Held
+from rvstate.transport.line import encoded_command, held_command, remote_command
 from rvstate.transport.places import LASTING_SESSIONS, SESSIONS, take_slot
 from rvstate.transport.stream import Tap, relay
 from rvstate.transport.trouble import explain
@@ -66,6 +67,7 @@ class Ssh:
     hostname: str | None = None
     commands: int = 0
     _ssh: str = field(default="", init=False)
+    _held: Held | None = field(default=None, init=False, repr=False)
 
     def argv(self, *options: str, batch: bool = True) -> list[str]:
         """The beginning of every ssh command line: one shared connection, no surprises."""
@@ -104,22 +106,33 @@ class Ssh:
             argv += ["-l", self.user]
         return [*argv, *options, "--", self.name]
 
-    def begin(self, script: Script) -> Running:
-        """Start a script over the shared connection."""
+    def begin(self, script: Script, *, hold: bool = False) -> Running:
+        """Start a script over the shared connection.
+
+        Args:
+            script: What to run.
+            hold: Whether the shell of a public script stays, once that has answered, for the next
+                command that is not.
+        """
         if script.public:
             self.commands += 1
-            return spawn(list(self.command_line(script)), b"", slot=self._slot(SESSIONS))
+            slot = self._slot(SESSIONS)
+            return _spawn_public(list(self.command_line(script, hold)), slot, script.nonce, hold)
         text = script.text.encode("utf-8", "surrogateescape")
         return self._start(remote_command(len(text)), text + script.data)
 
     def finish(self, script: Script, running: Running) -> Answer:
         """Wait for its answer; log in and repeat where the command never started."""
         done = running.result()
-        attempt = 1
+        attempt = _first_attempt(running)
         while (answer := self._read(script, done)) is None:
             self._repeatable(done, attempt)
             attempt += 1
             done = self.begin(script).result()
+        if isinstance(running, Held) and running.alive:
+            if self._held is not None:
+                self._held.cancel()
+            self._held = running
         return answer
 
     def run(self, script: Script) -> Answer:
@@ -128,8 +141,9 @@ class Ssh:
 
     def execute(self, command: str, data: bytes = b"") -> Completed:
         """Run one command line of the login shell; only connection trouble raises."""
-        attempt = 1
-        while (done := self._start(command, data).result()).status == 255:
+        running = self._start(command, data)
+        attempt = _first_attempt(running)
+        while (done := running.result()).status == 255:
             if explain(self.name, done.errors) is None:
                 if not done.errors.strip():
                     # a session whose master lost its connection ends without a word
@@ -137,6 +151,7 @@ class Ssh:
                 break
             self._repeatable(done, attempt)
             attempt += 1
+            running = self._start(command, data)
         return done
 
     def stream(self, script: Script, source: int | None, sink: Callable[[bytes], object]) -> int:
@@ -226,12 +241,17 @@ class Ssh:
     def _slot(self, count: int) -> BinaryIO | None:
         return take_slot(self.slot_name, count, self.name)
 
-    def command_line(self, script: Script) -> tuple[str, ...]:
-        """The whole local command line that a public script is sent with."""
-        return (*self.argv("-T"), encoded_command(script.text))
+    def command_line(self, script: Script, hold: bool = False) -> tuple[str, ...]:
+        """The whole local command line that a public script is sent with; `hold` as in `begin`."""
+        text = script.text
+        line = held_command(text, script.nonce) if hold else encoded_command(text)
+        return (*self.argv("-T"), line)
 
     def _start(self, command: str, data: bytes) -> Running:
         self.commands += 1
+        held, self._held = self._held, None
+        if held is not None and held.alive:
+            return held.begin(command, data)
         return spawn([*self.argv("-T"), command], data, slot=self._slot(SESSIONS))
 
     def _read(self, script: Script, done: Completed) -> Answer | None:
@@ -345,9 +365,26 @@ class Ssh:
         )
 
 
-def spawn_ssh(argv: list[str], slot: str) -> Running:
-    """Run an ssh command line that `Ssh.command_line` made, on a place of the connection `slot`."""
-    return spawn(argv, b"", slot=take_slot(slot, SESSIONS, argv[-2]))
+def spawn_ssh(argv: list[str], slot: str, nonce: str, *, hold: bool) -> Running:
+    """Run an ssh command line that `Ssh.command_line` made.
+
+    Args:
+        argv: That line.
+        slot: The connection of which it takes a place, `Ssh.slot_name`.
+        nonce: The marker of its script's answer.
+        hold: As it was when the line was made.
+    """
+    return _spawn_public(argv, take_slot(slot, SESSIONS, argv[-2]), nonce, hold)
+
+
+def _spawn_public(argv: list[str], slot: BinaryIO | None, nonce: str, hold: bool) -> Running:
+    child = spawn(argv, b"", slot=slot, hold=hold)
+    return Held(child, nonce) if hold else child
+
+
+def _first_attempt(running: Running) -> int:
+    """Where the count of attempts begins: what may have run has had its last."""
+    return _ATTEMPTS if isinstance(running, Child) and running.begun else 1
 
 
 def ssh_version() -> str:

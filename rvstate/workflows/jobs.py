@@ -20,16 +20,15 @@ from rvstate.slurm import sacct, squeue, states
 from rvstate.slurm.sacct import AccountingRow
 from rvstate.slurm.squeue import JobRow
 from rvstate.slurm.states import FINISHED, JobState
-from rvstate.workflows.pace import Pace, settling
 from rvstate.workflows.session import Session
 
 _RECENT = 50  # runs; older ones are history, not news
 _POLL = 1.0  # seconds between two questions while following
-# questions in a row at which nobody knew the job: when that is told, and when it is the end
-_UNKNOWN_TOLD, _UNKNOWN_END = 3, 6
+_UNKNOWN_POLLS = 30
 _SILENCE = 600  # seconds without a word of controller or job
 # slurm_strerror(ESLURM_INVALID_JOB_ID): the job left the queue
 _NO_SUCH_JOB = "Invalid job id"
+_SETTLE, _SETTLE_POLLS = 0.5, 20  # seconds; accounting lags by about one
 _LAST_LINES = 50
 # paths before any look: the scripts put the real roots in
 _SYMBOLIC = Layout(SYMBOLIC)
@@ -279,7 +278,6 @@ def read(
     streams: tuple[str, ...],
     offsets: dict[str, int],
     tail: int | None = None,
-    ask: bool = True,
 ) -> Read:
     """What was written behind `offsets`, which are moved on.
 
@@ -289,13 +287,12 @@ def read(
         streams: `out`, `err`.
         offsets: Bytes read of each stream; one that is missing begins at the start.
         tail: Begin that many lines before the end, where there is no offset yet.
-        ask: Whether Slurm is asked; else the job's own record alone says whether it has ended.
     """
     paths = {"out": record.log, "err": record.error_log}
     first = "0" if tail is None else f"+{tail}"
     words = [word for s in streams for word in (paths[s], str(offsets.get(s, first)))]
     queue = past = ""
-    if ask and not _is_local(session):
+    if not _is_local(session):
         jobs = (record.job or "",)
         queue = join(squeue.command(jobs=jobs, finished=True))
         past = join(sacct.command(jobs=jobs))
@@ -347,13 +344,11 @@ def follow(
         UnreachableError: Nobody has known the job for a while, or the controller was silent.
     """
     offsets: dict[str, int] = {}
-    pace = Pace()
-    silent_since: float | None = None
     unknown = 0
+    silent_since: float | None = None
     while True:
-        ask = pace.due(time.monotonic())
         try:
-            found = read(session, record, streams, offsets, tail, ask)
+            found = read(session, record, streams, offsets, tail)
         except UnreachableError:
             # nothing was counted as read, so no line is lost or repeated
             tell("the connection is lost; trying again")
@@ -362,29 +357,17 @@ def follow(
         yield from found.pieces
         if found.ended and not found.pieces:
             return
-        if ask:
-            silent_since = _patience(record, found, silent_since, tell)
-            unknown = _lost(record, found, unknown, tell)
-        if not found.ended:
+        silent_since = _patience(record, found, silent_since, tell)
+        unknown = 0 if found.known or found.silent else unknown + 1
+        if unknown == _UNKNOWN_POLLS // 3:
+            tell(f"nobody knows job {record.job} any more; waiting for a word of how it ended")
+        if unknown > _UNKNOWN_POLLS:
+            raise UnreachableError(
+                f"Nobody knows job {record.job} any more, so how it ended cannot be said.",
+                "Ask again later with `rvstate ps -a`; accounting may lag.",
+            )
+        if not found.pieces:
             time.sleep(_POLL)
-
-
-def _lost(record: RunRecord, found: Read, unknown: int, tell: Callable[[str], None]) -> int:
-    """At how many questions in a row nobody has known the job.
-
-    Raises:
-        UnreachableError: At too many.
-    """
-    if found.known or found.silent:
-        return 0
-    if unknown + 1 == _UNKNOWN_TOLD:
-        tell(f"nobody knows job {record.job} any more; waiting for a word of how it ended")
-    if unknown + 1 == _UNKNOWN_END:
-        raise UnreachableError(
-            f"Nobody knows job {record.job} any more, so how it ended cannot be said.",
-            "Ask again later with `rvstate ps -a`; accounting may lag.",
-        )
-    return unknown + 1
 
 
 def _patience(
@@ -425,7 +408,7 @@ def ending(session: Session, record: RunRecord, tell: Callable[[str], None]) -> 
     """
     tell("asking how it ended")
     found = record
-    for pause in settling():
+    for _ in range(_SETTLE_POLLS):
         try:
             found = find(runs(session), record.run_id)
         except UnreachableError:
@@ -434,7 +417,7 @@ def ending(session: Session, record: RunRecord, tell: Callable[[str], None]) -> 
             break
         if found.state in FINISHED:
             break
-        time.sleep(pause)
+        time.sleep(_SETTLE)
     if found.state not in FINISHED and found.exit_code is not None:
         ended = JobState.COMPLETED if found.exit_code == 0 else JobState.FAILED
         found = replace(found, state=ended)

@@ -169,6 +169,21 @@ def test_code_that_was_changed_by_hand_is_not_run(place: Place, damage: str) -> 
     assert contents(place.snapshot()) == contents(place.source)
 
 
+def test_nothing_is_left_of_a_snapshot_that_was_begun_in_vain(place: Place) -> None:
+    """The copy that is made while the code is looked at goes when the code is not the right one."""
+    place.submit()
+    (place.root / "code" / "pkg" / "mod.py").write_text("changed over there")
+
+    ran = place.submit("20260102-030406-11111111")
+
+    assert ran.lines == ["stale"]
+    assert [entry.name for entry in (place.root / "snapshots").glob("rv-*")] == [f"rv-train-{RUN}"]
+    left = {
+        entry.name for entry in (place.root.parent / "runs" / "20260102-030406-11111111").iterdir()
+    }
+    assert not left & {"touched", "newer", "sent"}
+
+
 def test_a_file_that_was_not_sent_is_in_no_snapshot(place: Place) -> None:
     """What somebody put into the workspace over there is neither run nor in the way."""
     write(place.root / "code", {"results.txt": "mine", "line\nmine": "x"})

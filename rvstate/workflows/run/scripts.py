@@ -7,13 +7,12 @@ import fnmatch
 import json
 import sys
 
-from rvstate import archive, batchscript, notification
+from rvstate import batchscript, notification
 from rvstate.model.layout import Layout
 from rvstate.model.project import Tree, difference
 from rvstate.script import Script
 from rvstate.shell import join, printf_b
 from rvstate.slurm import sacct, squeue
-from rvstate.workflows.run.environment import payload
 from rvstate.workflows.run.prepared import Prepared
 from rvstate.workflows.run.receipt import receipt
 from rvstate.workflows.session import Session
@@ -40,6 +39,9 @@ def push_script(prepared: Prepared, known: Tree | None) -> Script | None:
         lists["changed"] = tuple(f"./{file.path}" for file in change.changed)
         lists["deleted"] = tuple(f"./{path}" for path in change.deleted)
         lists["emptied"] = tuple(f"./{path}" for path in change.emptied)
+    # only now: what packs is not needed where nothing changed
+    from rvstate import archive
+
     payload = archive.pack(project.root, change.changed, lists)
     old = known.state if known is not None else "-"
     return Script(
@@ -60,18 +62,19 @@ def build_script(prepared: Prepared) -> Script | None:
     return Script(
         "build_environment",
         (
-            "build",
             generation.parent / "lock",
             "600",
             prepared.workspace.environment,
             generation,
+            spec.digest,
             prepared.observed.tools.get("uv") or prepared.layout.tools / "bin" / "uv",
             prepared.layout.scratch_caches / "uv",
+            spec.module,
+            spec.python,
             prepared.workspace.code,
             prepared.tree.state,
-            prepared.run_id,
+            *spec.sources,
         ),
-        payload(spec),
     )
 
 
@@ -133,7 +136,11 @@ def _run_files(session: Session, prepared: Prepared) -> bytes:
     files = {f"package/{path}": text for path, text in prepared.package}
     if prepared.spec.announce:
         files |= _notify_files(session, prepared)
-    return archive.bundle(files, lists) if files or lists else b""
+    if not files and not lists:
+        return b""
+    from rvstate import archive
+
+    return archive.bundle(files, lists)
 
 
 def _notify_files(session: Session, prepared: Prepared) -> dict[str, str]:

@@ -27,6 +27,8 @@ READS = [
     ("site", "show", "uva"),
     ("ps",),
     ("verify",),
+    ("usage",),
+    ("prune", "--dry-run"),
     ("status",),
     ("completion", "bash"),
 ]

@@ -85,7 +85,7 @@ def test_places_without_a_quota_are_the_file_systems(
 ) -> None:
     """And one without a fixed number of inodes has no such limit."""
     answers = {"scratch": (0, DF.format(inodes=inodes).encode()), "home": (1, b"")}
-    (place,) = status._storage(answers)
+    (place,) = status.storage(answers)
     assert (place.path, place.size, place.used) == ("/scratch/me", 1024000, 256000)
     assert (place.inodes, place.inodes_used) == known
     assert not place.quota
@@ -95,5 +95,5 @@ def test_the_sites_own_figures_go_first() -> None:
     """The user's share counts, and the file system's inodes stand beside it."""
     quota = b"Scratch            /scratch/me   2.0 KB   1.0 KB   1.0 KB  50%\n"
     answers = {"scratch": (0, DF.format(inodes="100 40").encode()), "hdquota": (0, quota)}
-    (place,) = status._storage(answers)
+    (place,) = status.storage(answers)
     assert (place.size, place.used, place.inodes, place.quota) == (2048, 1024, 100, True)

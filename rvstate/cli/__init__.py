@@ -104,6 +104,12 @@ COMMANDS: dict[str, Entry] = {
         "reads",
         "Scratch",
     ),
+    "usage": Entry(
+        "usage:usage",
+        "Show where bytes and inodes are, against what the site allows.",
+        "reads",
+        "Scratch",
+    ),
     "prune": Entry(
         "prune:prune",
         "Remove what is not needed any more from scratch.",

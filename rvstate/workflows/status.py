@@ -146,7 +146,7 @@ def status(session: Session) -> Status:
         node=account.node if account else "",
         paying=settings.defaults.account or site.defaults.account or "",
         balances=balances(answers),
-        storage=_storage(answers),
+        storage=storage(answers),
         converged=session.state.converged(session.label),
         changes=len(view.plan.changes) if view is not None else None,
         refusals=len(view.plan.refusals) if view is not None else None,
@@ -180,6 +180,17 @@ def allocations_question() -> dict[str, str]:
     return {"allocations": join(("timeout", _PATIENCE, *allocations.COMMAND))}
 
 
+def storage_questions(session: Session) -> dict[str, str]:
+    """What asks how full the user's places are (see `storage`)."""
+    found = {
+        "home": 'printf "%s\n" "$rv_home" && df -Pk "$rv_home" && df -Pi "$rv_home"',
+        "scratch": 'printf "%s\n" "$rv_scratch" && df -Pk "$rv_scratch" && df -Pi "$rv_scratch"',
+    }
+    if session.config.site.scheduler == "process":
+        return found
+    return {**found, "hdquota": join(("timeout", _PATIENCE, *hdquota.COMMAND))}
+
+
 def _questions(session: Session, look: Script, runs: Script) -> dict[str, str]:
     found = {
         "look": look.text,
@@ -192,7 +203,6 @@ def _questions(session: Session, look: Script, runs: Script) -> dict[str, str]:
     return {
         **found,
         **allocations_question(),
-        "hdquota": join(("timeout", _PATIENCE, *hdquota.COMMAND)),
         "nodes": join(sinfo.NODES_COMMAND),
         "waiting": f"{join(squeue.WAITING_COMMAND)} | sort | uniq -c",
     }
@@ -204,7 +214,8 @@ def _text(answers: dict[str, tuple[int, bytes]], name: str) -> str | None:
     return body.decode("utf-8", "replace") if code == 0 else None
 
 
-def _framed(answers: dict[str, tuple[int, bytes]], name: str) -> Answer | None:
+def framed(answers: dict[str, tuple[int, bytes]], name: str) -> Answer | None:
+    """The answer of a script that was asked; None where it gave none."""
     return read_any(answers.get(name, (1, b""))[1])
 
 
@@ -212,7 +223,7 @@ def _view(
     look: observe.Look, answers: dict[str, tuple[int, bytes]], trouble: list[str]
 ) -> observe.View | None:
     try:
-        answer = _framed(answers, "look")
+        answer = framed(answers, "look")
         return look.read(answer) if answer is not None else None
     except RvstateError as error:
         trouble.append(error.message)
@@ -223,7 +234,7 @@ def _runs(
     session: Session, answers: dict[str, tuple[int, bytes]], trouble: list[str]
 ) -> tuple[RunRecord, ...] | None:
     try:
-        answer = _framed(answers, "runs")
+        answer = framed(answers, "runs")
         return jobs.read_runs(session, answer) if answer is not None else None
     except RvstateError as error:
         trouble.append(error.message)
@@ -290,7 +301,7 @@ def supply(
 _DF = re.compile(r".*?\s([0-9]+)\s+([0-9]+)\s+(-?[0-9]+)\s+(?:[0-9]+%|-)\s+/.*")
 
 
-def _storage(answers: dict[str, tuple[int, bytes]]) -> tuple[Storage, ...]:
+def storage(answers: dict[str, tuple[int, bytes]]) -> tuple[Storage, ...]:
     """The site's own figures where there are any; the file system's for the rest and for inodes."""
     own = {quota.path: quota for quota in hdquota.parse(_text(answers, "hdquota") or "")}
     found = []

@@ -291,3 +291,34 @@ def test_old_generations_go_and_the_one_in_use_stays(laptop: Laptop, app: Path) 
     assert not former.exists()
     assert current.is_dir()
     assert not list(former.parent.glob(".gone*"))
+
+
+# usage
+
+
+def test_usage_counts_each_file_once(laptop: Laptop, app: Path) -> None:
+    """Per project and branch, environment and cache; a file with two names counts once."""
+    run = laptop.submit("train.py", cwd=app)
+    place = environment(laptop)
+    cache = scratch(laptop) / ".cache/uv"
+    (cache / "wheel").write_bytes(b"x" * 2_000_000)
+    os.link(cache / "wheel", place / "lib/wheel")
+    (Path(str(run["snapshot"])) / "large").write_bytes(b"x" * 1_000_000)
+    found = laptop.document("usage")
+    assert found["remote_commands"] == 1
+    sizes = {(p["kind"], p["name"]): p["bytes"] for p in found["places"]}
+    assert 2_000_000 <= sizes["environment", "app/main"] < 2_500_000
+    assert sizes["cache", "uv"] < 100_000
+    assert 1_000_000 <= sizes["code", "app/main"] < 1_500_000
+    assert ("logs", "") in sizes
+    assert [p["bytes"] for p in found["places"]] == sorted(sizes.values(), reverse=True)
+    said = laptop.run("usage").stdout
+    assert "environment app/main" in said
+    assert "█" in said
+    assert "in all" in said
+
+
+def test_usage_of_an_empty_account(tmp_path: Path) -> None:
+    """Nothing there is nothing to count, and no error but where scratch itself is missing."""
+    laptop = Laptop(tmp_path / "laptop")
+    assert "could not be counted" in laptop.run("usage", status=1).stderr

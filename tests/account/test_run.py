@@ -445,3 +445,41 @@ def test_scripts_without_a_project(laptop: Laptop, tmp_path: Path) -> None:
     done = laptop.run("run", "hello.py", cwd=place, status=3)
     assert "Nothing marks" in done.stderr
     assert "git init" in done.stderr
+
+
+def test_no_value_of_a_variable_is_ever_shown_or_kept(laptop: Laptop, app: Path) -> None:
+    """Not by a dry run, the rendered script, a run, its receipts, a run again, nor by a failure."""
+    secret = "s3cr3t 'quoted' value"
+    subprocess.run(
+        [sys.executable, "-m", "rvstate", "env", "set", "MY_TOKEN"],
+        env=laptop.env,
+        input=secret,
+        text=True,
+        check=True,
+        capture_output=True,
+    )
+    write(app, {"train.py": "import os\nassert len(os.environ['MY_TOKEN']) == 21\n"})
+    said = [
+        laptop.run(*words, cwd=app, status=None)
+        for words in (
+            ("run", "--dry-run", "--json", "train.py"),
+            ("run", "--dry-run", "train.py"),
+            ("render", "train.py"),
+            ("run", "-f", "--json", "train.py"),
+            ("rerun", "rv-train"),
+            ("ps", "-a", "--json"),
+            ("converge", "--check", "--diff"),
+        )
+    ]
+    assert [done.returncode for done in said] == [0] * 7
+    # what cannot be written is an error whose script holds the value
+    file = laptop.home / "local/scratch/.rv/env/user.env"
+    file.unlink()
+    file.mkdir()
+    (file / "in the way").touch()
+    failed = laptop.run("run", "train.py", cwd=app, status=None)
+    assert failed.returncode != 0
+    told = "".join(done.stdout + done.stderr for done in (*said, failed))
+    assert "s3cr3t" not in told
+    held = [p for p in laptop.home.rglob("*") if p.is_file() and b"s3cr3t" in p.read_bytes()]
+    assert {p.name for p in held} == {"env.json"}

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent / "cluster"))
-from fixture import cluster  # noqa: F401 - the mini-cluster, one for the session
+from fixture import cluster  # noqa: F401 - the mini-cluster, one for each worker
 
 TIERS = ("unit", "shell", "account", "cluster")
 _HERE = Path(__file__).parent
@@ -24,13 +24,13 @@ def _tier(path: Path, markers: set[str]) -> str:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests on the cluster share one worker, so that one cluster serves them all."""
+    """Tests of one file on the cluster share a worker, and a worker has one cluster."""
     for item in items:
         markers = {mark.name for mark in item.iter_markers()}
         tier = _tier(item.path, markers)
         item.user_properties.append(("tier", tier))
         if tier == "cluster":
-            item.add_marker(pytest.mark.xdist_group("cluster"))
+            item.add_marker(pytest.mark.xdist_group(str(item.path)))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -102,7 +102,13 @@ def render_after(
 
 def _words(words: Iterable[str]) -> str:
     """Arguments of a step, so none of them is a command's name."""
-    return " ".join(map(quote, words))
+    return " ".join(map(_word, words))
+
+
+def _word(word: str) -> str:
+    text = quote(word)
+    # plain to a shell, and an assignment with a blank in it to shellcheck
+    return f"'{text}'" if text.startswith(("=", "+=")) else text
 
 
 def _comment(text: str) -> list[str]:

@@ -89,7 +89,7 @@ ODD = st.sampled_from(
             "#no",
         ),
         *("\u201cquoted\u201d", "\u2018so\u2019", "\u00b4", "\u00a0", "a\u00a0b", "\u00e9"),
-        *("\n", "\t", "&&", "$(id)", '"', "a\nb", "[x]"),
+        *("\n", "\t", "&&", "$(id)", '"', "a\nb", "[x]", "=", "==1", "+=1"),
     )
 )
 WORD = ODD | st.text(min_size=1, max_size=12).filter(

@@ -32,6 +32,7 @@ FLOORS: tuple[frozenset[str], ...] = (
             "shape",
             "launcher",
             "launch",
+            "logmerge",
             "retention",
         }
     ),

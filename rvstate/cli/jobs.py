@@ -10,6 +10,7 @@ import click
 
 from rvstate.cli.common import Progress, account_options, json_option, may_ask, session
 from rvstate.errors import ConfigError
+from rvstate.logmerge import Merge
 from rvstate.model.job import RunRecord
 from rvstate.slurm.states import FINISHED
 from rvstate.views import runs as view
@@ -46,6 +47,7 @@ def ps(
 @click.option("-f", "--follow", is_flag=True, help="Go on until the run has ended.")
 @click.option("--err", is_flag=True, help="Only standard error.")
 @click.option("--out", is_flag=True, help="Only standard output.")
+@click.option("--node", type=click.IntRange(0), metavar="N", help="Only that node, from 0.")
 @click.option("--tail", type=click.IntRange(0), metavar="N", help="Begin with the last N lines.")
 @click.option(
     "--pull",
@@ -60,6 +62,7 @@ def logs(
     follow: bool,
     err: bool,
     out: bool,
+    node: int | None,
     tail: int | None,
     pull: Path | None,
     raw: bool,
@@ -71,20 +74,22 @@ def logs(
 
     RUN is a job id, a run id or a job's name; default: the newest run. With -f the exit code is
     the program's own; 124 for a run that reached its time limit, 137 for one out of memory, 143
-    for a cancelled one. Progress bars are shown as the line that they end with.
+    for a cancelled one. Progress bars are shown as the line that they end with. The lines of
+    several nodes are shown in the order in which they were written, behind [node0] and so on.
     """
     account = session(cluster, site, host)
     record = workflow.find(workflow.runs(account), run)
-    streams = ("out",) if out and not err else ("err",) if err and not out else ("out", "err")
+    kinds = ("out",) if out and not err else ("err",) if err and not out else ("out", "err")
+    streams = workflow.streams(record, kinds, node)
     if record.job is None:
         raise ConfigError(
             f"Run {record.run_id} was never answered with a job id.", "See `rvstate ps`."
         )
     if pull is not None:
-        for path in workflow.pull(account, record, pull):
+        for path in workflow.pull(account, record, pull, node):
             click.echo(path)
         return 0
-    printer = Printer(raw=raw)
+    printer = Printer(raw=raw, merge=workflow.merge(record), prefix=node is None)
     if follow:
         return follow_to_end(account, record, streams, printer, tail)
     offsets: dict[str, int] = {}
@@ -95,23 +100,52 @@ def logs(
 
 
 class Printer:
-    """Shows log text: standard output and error where they belong, or all on standard error."""
+    """Shows log text: standard output and error where they belong, or all on standard error.
 
-    def __init__(self, *, raw: bool = False, errors_only: bool = False) -> None:
+    Args:
+        raw: Show progress bars as they were written.
+        errors_only: All on standard error.
+        merge: Puts the logs of several nodes in order.
+        prefix: Whether their lines begin with the node.
+    """
+
+    def __init__(
+        self,
+        *,
+        raw: bool = False,
+        errors_only: bool = False,
+        merge: Merge | None = None,
+        prefix: bool = True,
+    ) -> None:
         self._raw = raw
         self._errors_only = errors_only
+        self._merge = merge
+        self._prefix = prefix
         self._folds = {"out": workflow.Fold(), "err": workflow.Fold()}
 
     def show(self, pieces: Iterable[workflow.Piece]) -> None:
-        """Show what came."""
+        """Show what one reading brought."""
+        if self._merge is not None:
+            self._lines(self._merge.feed((x.stream, x.start, x.text) for x in pieces))
+            return
         for piece in pieces:
             text = piece.text if self._raw else self._folds[piece.stream].feed(piece.text)
             self._write(piece.stream, text)
 
     def end(self) -> None:
         """Show what was held back."""
+        if self._merge is not None:
+            self._lines(self._merge.rest())
+            return
         for stream, fold in self._folds.items():
             self._write(stream, fold.rest())
+
+    def _lines(self, lines: list[tuple[str, bytes]]) -> None:
+        for name, line in lines:
+            text = line if self._raw else workflow.last_drawn(line)
+            part = name.partition(".")[0] if name.startswith("node") else "batch"
+            shown = f"[{part}] ".encode() + text if self._prefix else text
+            self._write(name.rpartition(".")[2], shown)
 
     def _write(self, stream: str, text: bytes) -> None:
         target = sys.stdout if stream == "out" and not self._errors_only else sys.stderr
@@ -127,8 +161,8 @@ def follow_to_end(
     tail: int | None = None,
 ) -> int:
     """Show a run's log until it has ended, and how it did; the exit code to end with."""
-    for piece in workflow.follow(account, record, streams, _note, tail):
-        printer.show([piece])
+    for pieces in workflow.follow(account, record, streams, _note, tail):
+        printer.show(pieces)
     printer.end()
     ended = workflow.ending(account, record, lambda _: None)
     view.show_end(ended)

@@ -18,7 +18,7 @@ from rvstate.views import runs as view
 from rvstate.workflows.run import again
 from rvstate.workflows.run.order import Order
 from rvstate.workflows.run.prepare import prepare
-from rvstate.workflows.run.prepared import Prepared, Submitted
+from rvstate.workflows.run.prepared import Prepared, Submitted, log_parts
 from rvstate.workflows.run.submit import submit, tested
 from rvstate.workflows.session import Session
 
@@ -210,6 +210,7 @@ def _finish(
     if not follow:
         return 0
     from rvstate.cli.jobs import Printer, follow_to_end
+    from rvstate.workflows import jobs
 
     record = RunRecord(
         run_id=submitted.prepared.run_id,
@@ -218,8 +219,10 @@ def _finish(
         state=JobState.UNKNOWN,
         log=submitted.log,
         error_log=submitted.error_log,
+        parts=log_parts(submitted.prepared.spec),
     )
-    status = follow_to_end(account, record, ("out", "err"), Printer(errors_only=as_json))
+    printer = Printer(errors_only=as_json, merge=jobs.merge(record))
+    status = follow_to_end(account, record, jobs.streams(record), printer)
     if as_json:
         click.echo(view.run_document(submitted, exit_code=status))
     return status

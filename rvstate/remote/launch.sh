@@ -25,10 +25,21 @@ rv_nodes() {
     PET_NNODES=$1
     PET_MASTER_ADDR=$MASTER_ADDR
     export RV_NODES RV_RANKS RV_LOG MASTER_ADDR OMP_NUM_THREADS PET_NNODES PET_MASTER_ADDR
+    rv_reached
     if [ "${SLURM_RESTART_COUNT:-0}" = 0 ]; then rm -f "$RV_RUN_DIR"/clock; fi
     rm -f "$RV_RUN_DIR/failed" "$RV_RUN_DIR"/ended.*
     rv_clock &
     rv_clock_child=$!
+}
+
+# Whom Slurm signals: the program that srun started (RV_SIGNALLED=first), or all that came of it.
+rv_reached() {
+    RV_SIGNALLED=first
+    if scontrol show config 2>/dev/null |
+        grep -q -i -e 'ProctrackType *= *proctrack/linuxproc' -e 'SignalChildrenProcesses *= *yes'; then
+        RV_SIGNALLED=all
+    fi
+    export RV_SIGNALLED
 }
 
 # Which log had how many bytes when: `rvstate logs` puts the nodes' lines in order by it.  One
@@ -240,14 +251,12 @@ rv_node_program() {
 
 # rv_to_programs SIGNAL: to the user's programs of this node; launchers hand on those that end.
 rv_to_programs() {
-    case $1 in
-        USR1 | USR2)
-            if [ "$RV_START" = rank ]; then rv_to_child "$1"; else rv_to_ranks "$1"; fi
-            ;;
-        *)
-            rv_ending=yes
-            rv_to_child "$1"
-            ;;
+    case $1 in USR1 | USR2) ;; *) rv_ending=yes ;; esac
+    # twice is once too often for a program that saves and ends
+    [ "$RV_SIGNALLED" = first ] || return 0
+    case $1:$RV_START in
+        USR?:node) rv_to_ranks "$1" ;;
+        *) rv_to_child "$1" ;;
     esac
 }
 

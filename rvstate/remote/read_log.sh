@@ -3,7 +3,8 @@
 #   main SCRATCH_TEMPLATE HOME QUEUE ACCOUNTING RUN_DIR (PATH OFFSET)...
 # QUEUE and ACCOUNTING: command lines about the one job, or empty; accounting is asked where the
 # queue no longer knows it.  OFFSET: bytes already read, or +N to begin with the last N lines; at
-# most 4 MiB of a file come back, under the byte that they begin at.
+# most 4 MiB of a file come back, under the byte that they begin at.  A PATH without a slash is a file
+# of RUN_DIR.
 # shellcheck shell=sh
 # shellcheck disable=SC2154 # rv_* come from lib.sh, which travels in front
 
@@ -31,15 +32,19 @@ main() {
     fi
     number=0
     while [ $# -ge 2 ]; do
-        if [ -r "$1" ]; then
+        case $1 in
+            */*) file=$1 ;;
+            *) file=$run/$1 ;;
+        esac
+        if [ -r "$file" ]; then
             from=$2
             case $2 in
-                +*) from=$(($(wc -c <"$1") - $(tail -n "${2#+}" "$1" | wc -c))) ;;
+                +*) from=$(($(wc -c <"$file") - $(tail -n "${2#+}" "$file" | wc -c))) ;;
             esac
             # the file may have grown in between
             [ "$from" -ge 0 ] || from=0
             rv_section "log $number $from"
-            tail -c "+$((from + 1))" "$1" | head -c 4194304
+            tail -c "+$((from + 1))" "$file" | head -c 4194304
         fi
         number=$((number + 1))
         shift 2

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from rvstate import process
+from rvstate import logmerge, process
 from rvstate.errors import ConfigError, RvstateError, UnreachableError
 from rvstate.model.job import RunRecord
 from rvstate.model.layout import SYMBOLIC, Layout
@@ -30,6 +30,7 @@ _SILENCE = 600  # seconds without a word of controller or job
 _NO_SUCH_JOB = "Invalid job id"
 _SETTLE, _SETTLE_POLLS = 0.5, 20  # seconds; accounting lags by about one
 _LAST_LINES = 50
+_READ_MOST = 4 << 20  # bytes; of each file, as remote/read_log.sh has it
 # paths before any look: the scripts put the real roots in
 _SYMBOLIC = Layout(SYMBOLIC)
 
@@ -151,6 +152,7 @@ def _base(run_id: str, fact: Facts) -> RunRecord:
         log=f"{log}.out" if log else "",
         error_log=f"{log}.err" if log else "",
         command=tuple(receipt.get("command", ())),
+        parts=int(receipt.get("parts") or 0),
         untold=fact.untold,
     )
 
@@ -219,10 +221,17 @@ def find(records: tuple[RunRecord, ...], wanted: str | None) -> RunRecord:
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """New log text: `stream` is `out` or `err`."""
+    """New log text.
+
+    Args:
+        stream: `out` or `err` of the job, `node0.out` and so on of its nodes, or `clock`.
+        text: The bytes.
+        start: The position of the first of them in its file.
+    """
 
     stream: str
     text: bytes
+    start: int = 0
 
 
 class Fold:
@@ -241,7 +250,7 @@ class Fold:
         A line that has not ended is shown as far as it goes, unless a progress bar is drawn on it.
         """
         *whole, self._line = (self._line + text).split(b"\n")
-        done = b"".join(_last_drawn(line) + b"\n" for line in whole)
+        done = b"".join(last_drawn(line) + b"\n" for line in whole)
         if b"\r" in self._line:
             return done
         open_line, self._line = self._line, b""
@@ -250,12 +259,15 @@ class Fold:
     def rest(self) -> bytes:
         """What is left when nothing more comes."""
         line, self._line = self._line, b""
-        return _last_drawn(line)
+        return last_drawn(line)
 
 
-def _last_drawn(line: bytes) -> bytes:
-    drawn = line.rstrip(b"\r")
-    return drawn.rpartition(b"\r")[2] if b"\r" in drawn else line.replace(b"\r", b"")
+def last_drawn(line: bytes) -> bytes:
+    """What a terminal would be left with of a line, with or without its end."""
+    end = b"\n" if line.endswith(b"\n") else b""
+    drawn = line.removesuffix(b"\n").rstrip(b"\r")
+    kept = drawn.rpartition(b"\r")[2] if b"\r" in drawn else drawn
+    return kept.replace(b"\r", b"") + end
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,6 +284,40 @@ class Read:
     """What the job recorded itself at its end."""
 
 
+def streams(
+    record: RunRecord, kinds: tuple[str, ...] = ("out", "err"), node: int | None = None
+) -> tuple[str, ...]:
+    """The logs that a run has.
+
+    Args:
+        record: The run.
+        kinds: `out`, `err`.
+        node: Only of that node.
+
+    Raises:
+        ConfigError: The run has no such node.
+    """
+    if node is not None and node >= max(1, record.parts):
+        has = f"nodes 0 to {record.parts - 1}" if record.parts > 1 else "node 0 only"
+        raise ConfigError(f"There is no node {node}: this run has {has}.", "Leave out --node.")
+    if not record.parts:
+        return kinds
+    numbers = range(record.parts) if node is None else (node,)
+    batch = kinds if node is None else ()
+    return (*batch, *(f"node{n}.{kind}" for n in numbers for kind in kinds), logmerge.CLOCK)
+
+
+def merge(record: RunRecord) -> logmerge.Merge | None:
+    """What puts a run's logs in order; None where there is one pair of them."""
+    return logmerge.Merge(_READ_MOST) if record.parts else None
+
+
+def _path(record: RunRecord, stream: str) -> str:
+    if stream == logmerge.CLOCK:
+        return stream
+    return f"{record.log.removesuffix('.out')}.{stream}"
+
+
 def read(
     session: Session,
     record: RunRecord,
@@ -284,13 +330,13 @@ def read(
     Args:
         session: Which account.
         record: The run, which must have a job.
-        streams: `out`, `err`.
+        streams: As `streams` gives them.
         offsets: Bytes read of each stream; one that is missing begins at the start.
         tail: Begin that many lines before the end, where there is no offset yet.
     """
-    paths = {"out": record.log, "err": record.error_log}
-    first = "0" if tail is None else f"+{tail}"
-    words = [word for s in streams for word in (paths[s], str(offsets.get(s, first)))]
+    lines = "0" if tail is None else f"+{tail}"
+    first = {stream: lines if stream != logmerge.CLOCK else "0" for stream in streams}
+    words = [w for s in streams for w in (_path(record, s), str(offsets.get(s, first[s])))]
     queue = past = ""
     if not _is_local(session):
         jobs = (record.job or "",)
@@ -307,7 +353,7 @@ def read(
         stream = streams[int(number)]
         offsets[stream] = int(start) + len(text)
         if text:
-            pieces.append(Piece(stream, text))
+            pieces.append(Piece(stream, text, int(start)))
     state = _state(session, record, answer)
     status = answer.first("exit").split(b" ")[0].strip()
     silent = bool(answer.all("queue-failed")) and _NO_SUCH_JOB not in answer.errors
@@ -337,8 +383,10 @@ def follow(
     streams: tuple[str, ...],
     tell: Callable[[str], None],
     tail: int | None = None,
-) -> Iterator[Piece]:
-    """New log text as it comes, until the run has ended; a lost connection is taken up again.
+) -> Iterator[tuple[Piece, ...]]:
+    """New log text as it comes, a reading at a time, until the run has ended.
+
+    A lost connection is taken up again.
 
     Raises:
         UnreachableError: Nobody has known the job for a while, or the controller was silent.
@@ -354,7 +402,7 @@ def follow(
             tell("the connection is lost; trying again")
             time.sleep(5 * _POLL)
             continue
-        yield from found.pieces
+        yield found.pieces
         if found.ended and not found.pieces:
             return
         silent_since = _patience(record, found, silent_since, tell)
@@ -427,7 +475,7 @@ def ending(session: Session, record: RunRecord, tell: Callable[[str], None]) -> 
 
 
 def _ran_out_of_memory(session: Session, record: RunRecord) -> bool:
-    found = read(session, record, ("err",), {}, tail=_LAST_LINES)
+    found = read(session, record, streams(record, ("err",)), {}, tail=_LAST_LINES)
     return any(_MEMORY.search(piece.text) for piece in found.pieces)
 
 
@@ -438,13 +486,16 @@ def exit_status(record: RunRecord) -> int:
     return states.exit_status(record.state, f"{(record.exit_code or 0) & 255}:0")
 
 
-def pull(session: Session, record: RunRecord, directory: Path) -> tuple[Path, ...]:
-    """Bring a run's log files here, whole; returns where they are."""
+def pull(
+    session: Session, record: RunRecord, directory: Path, node: int | None = None
+) -> tuple[Path, ...]:
+    """Bring a run's log files here, whole, or those of one node; returns where they are."""
     directory.mkdir(parents=True, exist_ok=True)
-    places = {"out": record.log, "err": record.error_log}
     found = []
-    for stream, path in places.items():
-        target = directory / path.rsplit("/", 1)[-1]
+    for stream in streams(record, node=node):
+        if stream == logmerge.CLOCK:
+            continue
+        target = directory / _path(record, stream).rsplit("/", 1)[-1]
         part = target.with_name(f".{target.name}.part")
         offsets: dict[str, int] = {}
         with part.open("wb") as file:

@@ -63,7 +63,7 @@ def secret(settings: Settings) -> str:
     token = settings.notifications.token
     if token is None:
         raise ConfigError(
-            "url in [notifications] is set, and there is no token to sign events with.",
+            "[notifications] has no token to sign events with.",
             "Run `rvstate init --notify-url ADDRESS`, which makes one.",
         )
     if not _TOKEN.fullmatch(token):

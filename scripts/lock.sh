@@ -7,4 +7,4 @@ compile() {
         --no-emit-index-url --python-version 3.11 "$@"
 }
 compile pyproject.toml --output-file requirements/run.txt
-compile pyproject.toml --group dev --output-file requirements/dev.txt
+compile pyproject.toml --extra notify --group dev --output-file requirements/dev.txt

@@ -246,6 +246,7 @@ def test_every_dependency_has_its_reason() -> None:
         re.split(r"[<>=!~\[; ]", line, maxsplit=1)[0]
         for line in (
             *project["project"]["dependencies"],
+            *(x for more in project["project"]["optional-dependencies"].values() for x in more),
             *(x for group in project["dependency-groups"].values() for x in group),
             *project["build-system"]["requires"],
         )

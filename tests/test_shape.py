@@ -37,7 +37,18 @@ FLOORS: tuple[frozenset[str], ...] = (
         }
     ),
     frozenset(
-        {"config", "state", "git", "archive", "transport", "process", "ahead", "tunnel", "infra"}
+        {
+            "config",
+            "state",
+            "git",
+            "archive",
+            "transport",
+            "process",
+            "receiver",
+            "ahead",
+            "tunnel",
+            "infra",
+        }
     ),
     frozenset({"workflows"}),
     frozenset({"views", "cli"}),
@@ -56,6 +67,7 @@ ASIDE = {
     "launch": {"launcher", "shape"},
     "ahead": {"transport"},
     "config": {"state"},
+    "receiver": {"receiver"},
     "tunnel": {"process", "state", "transport"},
     "infra": {"infra", "config", "transport", "state"},
     "workflows": {"workflows"},
@@ -70,6 +82,10 @@ DOORS = {
     "tomlkit": {"config"},
     "click": {"cli", "views"},
     "subprocess": {"transport", "git", "process", "tunnel"},
+    "starlette": {"receiver"},
+    "uvicorn": {"receiver"},
+    "smtplib": {"receiver"},
+    "sqlite3": {"receiver"},
     "testinfra": set(),
     "pytest": set(),
 }

@@ -25,3 +25,21 @@ def test(as_json: bool, cluster: str | None, site: str | None, host: str | None)
     else:
         click.echo(f"{found.url} took the event ({found.status}).")
     return 0
+
+
+@notify.command()
+@click.option(
+    "--bind", metavar="ADDRESS", default="127.0.0.1", show_default=True, help="Where to listen."
+)
+@click.option(
+    "--port", type=click.IntRange(1, 65535), default=8787, show_default=True, help="Port."
+)
+@account_options
+def serve(bind: str, port: int, cluster: str | None, site: str | None, host: str | None) -> None:
+    """Receive events, check them, and pass them on by mail or to a chat.
+
+    Needs `pip install 'rvstate[notify]'`; [receiver] in the settings says what to do with them.
+    """
+    account = session(cluster, site, host)
+    click.echo(f"Listening at http://{bind}:{port}/; ^C ends it.", err=True)
+    workflow.serve(account, bind, port, lambda line: click.echo(line, err=True))

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from rvstate import notification
-from rvstate.errors import ConfigError, RefusedError, RvstateError, UnsupportedError
+from rvstate.errors import (
+    ConfigError,
+    MissingToolError,
+    RefusedError,
+    RvstateError,
+    UnsupportedError,
+)
 from rvstate.model.job import RunRecord
 from rvstate.model.layout import SYMBOLIC, Layout
 from rvstate.script import Script
@@ -102,3 +109,35 @@ def test(session: Session) -> Tested:
             f"{url} answered {status} instead of taking the event.", "See the receiver's own log."
         )
     return Tested(url, int(status))
+
+
+def serve(session: Session, host: str, port: int, tell: Callable[[str], None]) -> None:
+    """Take events and pass them on, until interrupted.
+
+    Args:
+        session: Whose settings say what to do.
+        host: The address to listen at.
+        port: The port to listen at.
+        tell: Told of each request, in a line without secrets.
+
+    Raises:
+        MissingToolError: What serves is not installed.
+        ConfigError: The settings have no token, or nowhere to pass events on to.
+    """
+    try:
+        from rvstate.receiver import app
+    except ImportError as error:
+        raise MissingToolError(
+            f"`rvstate notify serve` needs {error.name}, which is not installed.",
+            "pip install 'rvstate[notify]'",
+        ) from error
+    from rvstate.receiver.limits import Seen
+    from rvstate.receiver.outlets import outlets
+
+    settings = session.config.settings
+    token, ways = notification.secret(settings), outlets(settings)
+    seen = Seen(session.state.root / "notify" / "seen.sqlite")
+    try:
+        app.serve(app.Receiver(token, seen, ways, tell), host, port)
+    finally:
+        seen.close()

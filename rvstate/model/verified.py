@@ -64,7 +64,7 @@ class Verified:
             (self.unreadable, "unreadable"),
         )
         said = [f"{count} {word}" for count, word in counts if count]
-        if self.reason:
+        if self.reason and (said or self.reason != "begun"):
             said.append(REASONS.get(self.reason, self.reason))
         return ", ".join(said)
 

@@ -122,6 +122,10 @@ foreign() {
 }
 
 remove() {
+    # what a killed run had put aside already
+    for place in "$spaces"/*/*/snapshots/.gone-* "$rv"/envs/*/.generations/*/.gone-*; do
+        if [ -d "$place" ]; then remove_tree "$place"; fi
+    done
     number=0
     failed=0
     while [ $# -ge 3 ]; do
@@ -171,15 +175,12 @@ remove_one() {
             # without its stamp nothing takes what is left of it for finished
             rm -f "$place/.rvstate-environment" && mv "$place" "$gone" && remove_tree "$gone"
             ;;
+        # these need no lock, and so they can go where no inode is left for one
         run)
-            rv_lock "$rv/lock" 20 || exit 1
             needed "$place"
             rm -rf "$place"
             ;;
-        log)
-            rv_lock "$rv/lock" 20 || exit 1
-            rm -f "$place"
-            ;;
+        log) rm -f "$place" ;;
         workspace)
             rv_lock "$place/lock" 20 || exit 1
             for snapshot in "$place"/snapshots/*-????????-??????-????????; do

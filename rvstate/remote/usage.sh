@@ -20,7 +20,9 @@ main() {
     if [ $# -gt 0 ]; then
         rv_section places
         # what find complains of comes by itself, for in one pipe it would cut lines in two
-        closed=$({ find "$@" -printf '%D:%i %n %b %y %H\n' | sum >&3; } 2>&1 >/dev/null | grep -c .) 3>&1
+        {
+            closed=$({ find "$@" -printf '%D:%i %n %b %y %H\n' | sum >&3; } 2>&1 >/dev/null | grep -c .)
+        } 3>&1
     fi
     printf 'unreadable %s\n' "$((closed))"
 }

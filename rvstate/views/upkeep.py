@@ -13,7 +13,7 @@ from rvstate.workflows.prune import Done, Pruning, Removal
 from rvstate.workflows.verify import Verification
 
 _SIGNS = {
-    "sound": ("ok     ", "green"),
+    "sound": ("sound  ", "green"),
     "unknown": ("unknown", "yellow"),
     "damaged": ("DAMAGED", "red"),
 }

@@ -35,7 +35,8 @@ def show(found: Usage) -> None:
             f"{name:<{widths[0]}}  {size:>{widths[1]}}  {count:>{widths[2]}}  {drawn}".rstrip()
         )
     if found.unreadable:
-        click.echo(f"{found.unreadable} directories could not be read, so there is more.")
+        what = "directory" if found.unreadable == 1 else "directories"
+        click.echo(f"{found.unreadable} {what} could not be read, so there is more.")
 
 
 def bar(part: int, whole: int) -> str:

@@ -17,8 +17,9 @@ from rvstate.workflows.run.scripts import active_jobs
 from rvstate.workflows.session import Session
 
 _PATIENCE = "20"
-# What goes first: a run names what it needs, and a workspace holds its snapshots.
-_ORDER = ("snapshot", "generation", "run", "log", "workspace", "original")
+# First what needs no lock, for on a full file system there may be no inode for one; a workspace
+# holds its snapshots.
+_ORDER = ("log", "run", "snapshot", "generation", "workspace", "original")
 
 
 @dataclass(frozen=True, slots=True)

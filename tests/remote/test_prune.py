@@ -1,0 +1,132 @@
+"""prune.sh: what goes is looked at once more; nothing that is needed or not ours is removed."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from rvstate.script import Script
+from tests.runkit import KILLED, Ran, run, write
+
+RUN = "20250102-030405-0a1b2c3d"
+
+
+class Place:
+    """An account with one old snapshot, its run, and two generations."""
+
+    def __init__(self, root: Path) -> None:
+        self.scratch = root / "scratch"
+        self.queue = root / "queue"
+        self.space = self.scratch / "rv-workspaces/p/main"
+        self.snapshot = self.space / f"snapshots/rv-train-{RUN}"
+        self.run = self.scratch / f".rv/runs/{RUN}"
+        self.old, self.new = (
+            self.scratch / f".rv/envs/p/.generations/main/{name}" for name in ("d1", "d2")
+        )
+        write(root, {"queue": ""})
+        write(self.space, {"identity": "me\n", "files": "./a\0", "code/a": "1"})
+        write(self.snapshot, {"a": "1"})
+        self.snapshot.chmod(0o555)
+        write(self.snapshot.parent, {f".rv-train-{RUN}.manifest": "//\0"})
+        text = f'{{"environment": "{self.old}"}}'
+        write(self.run, {"job": "7\n", "exit": "0 1\n", "receipt.json": text})
+        for generation in (self.old, self.new):
+            write(generation, {".rvstate-environment": f"{generation.name}\n", "x": "1"})
+        os.symlink(self.new, self.scratch / ".rv/envs/p/main")
+
+    def remove(self, *words: str, dies_at: int | None = None, queue: str | None = None) -> Ran:
+        asked = queue or f"cat '{self.queue}'"
+        fixed = ("remove", str(self.scratch), "", asked)
+        return run(Script("prune", (*fixed, *words)), dies_at=dies_at)
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    return Place(tmp_path)
+
+
+def test_what_was_decided_goes(place: Place) -> None:
+    """Snapshot with its manifest, run, generation; a second time is as good."""
+    words = ("run", place.run, "0", "snapshot", place.snapshot, "0", "generation", place.old, "1")
+    for _ in range(2):
+        assert place.remove(*map(str, words)).lines == ["done 0 ", "done 1 ", "done 2 "]
+    assert not place.run.exists()
+    assert not place.old.exists()
+    assert os.listdir(place.snapshot.parent) == []
+    assert place.new.is_dir()
+    assert not list(place.scratch.rglob("*gone*"))
+
+
+@pytest.mark.parametrize("why", ["queued", "keep"])
+def test_what_is_needed_by_now_stays(place: Place, why: str) -> None:
+    """A job was submitted since, or the user wants it kept."""
+    if why == "queued":
+        place.queue.write_text(f"9 PENDING rvstate:{RUN} rv-train\n")
+    else:
+        (place.run / "keep").touch()
+    said = place.remove("run", str(place.run), "0", "snapshot", str(place.snapshot), "0").lines
+    assert [line.split()[0] for line in said] == ["kept", "kept"]
+    assert place.run.is_dir()
+    assert place.snapshot.is_dir()
+
+
+def test_a_generation_that_is_used_by_now_stays(place: Place) -> None:
+    """Its branch leads to it again, or one more run names it."""
+    assert place.remove("generation", str(place.old), "0").lines[0].startswith("kept 0 a run has")
+    said = place.remove("generation", str(place.new), "0").lines
+    assert said == ["kept 0 its branch uses it again"]
+    assert place.old.is_dir()
+    assert place.new.is_dir()
+    assert place.remove("branch", str(place.new), "0").lines == ["done 0 "]
+    assert not (place.scratch / ".rv/envs/p/main").is_symlink()
+
+
+def test_without_the_scheduler_nothing_goes(place: Place) -> None:
+    """Nobody can tell what is needed then."""
+    ran = place.remove("snapshot", str(place.snapshot), "0", queue="echo down >&2; false")
+    assert ran.status == 1
+    assert "(down); nothing was removed" in ran.errors
+    assert place.snapshot.is_dir()
+
+
+def test_a_workspace_keeps_what_is_not_ours(place: Place) -> None:
+    """Files that were not sent hold all of it; files beside stay, and are said."""
+    write(place.space, {"code/li\nne": "mine"})
+    assert "not sent from here" in place.remove("workspace", str(place.space), "0").lines[0]
+    assert place.snapshot.is_dir()
+    (place.space / "code/li\nne").unlink()
+    assert place.remove("workspace", str(place.space), "0").lines == ["done 0 "]
+    assert not place.space.exists()
+
+
+def test_killed_anywhere_the_next_one_finishes(tmp_path: Path) -> None:
+    """At no point is a half of a generation taken for a whole one."""
+    for step in range(1, 900, 3):
+        place = Place(tmp_path / str(step))
+        words = ("snapshot", str(place.snapshot), "0", "generation", str(place.old), "1")
+        ran = place.remove(*words, dies_at=step)
+        if not (place.old / "x").exists():
+            assert not (place.old / ".rvstate-environment").exists()
+        assert place.remove(*words).lines == ["done 0 ", "done 1 "]
+        assert not place.old.exists()
+        assert not place.snapshot.exists()
+        assert not list(place.scratch.rglob("*gone*"))
+        if ran.status != KILLED:
+            return
+    raise AssertionError("it never came to its end")
+
+
+def test_hard_links_are_freed_with_the_last_name(place: Place) -> None:
+    """The first of two that share a file frees less than the second."""
+    other = place.snapshot.with_name(f"rv-train-{RUN[:-1]}e")
+    other.mkdir()
+    place.snapshot.chmod(0o755)
+    write(other, {"big": "x" * 500_000})
+    os.link(other / "big", place.snapshot / "big")
+    words = ("measure", "snapshot", str(place.snapshot), "snapshot", str(other))
+    sizes = [int(line.split()[1]) for line in run(Script("prune", words)).lines]
+    assert sizes[0] < 100_000 < 500_000 <= sizes[1]
+    alone = [int(x.split()[1]) for x in run(Script("prune", words[:3])).lines]
+    assert alone[0] < 100_000

@@ -22,7 +22,7 @@ from typing import Any
 from rvstate import assets, schema
 from rvstate.errors import ConfigError, RvstateError, nearest
 from rvstate.model.settings import SECRET_KEYS, SECURITY, Settings
-from rvstate.model.site import CLOCKS, TOUCH_POLICIES, Site
+from rvstate.model.site import CLOCKS, MODES, TOUCH_POLICIES, Site
 from rvstate.schema import Table
 from rvstate.slurm import duration
 from rvstate.state import write_private
@@ -217,6 +217,8 @@ def _check_layer(layer: Layer) -> None:
             raise _bad(f"paths.{key}", layer, "an absolute path", "Write it from / on.")
     if connection.ssh_config is not None and not connection.ssh_config.startswith(("/", "~")):
         raise _bad("connection.ssh_config", layer, "an absolute path", "Write it from / or ~ on.")
+    if settings.scratch_keepalive.mode not in (None, *MODES):
+        raise _bad("scratch_keepalive.mode", layer, f"one of {', '.join(MODES)}", "Mend it.")
     if settings.defaults.time is not None:
         _check_time(settings.defaults.time, layer)
     if settings.defaults.cpus is not None and settings.defaults.cpus < 1:
@@ -325,6 +327,7 @@ def read_site(text: str, name: str) -> Site:
     rules = (
         ("purge.clock", site.purge.clock, CLOCKS),
         ("purge.touch_policy", site.purge.touch_policy, TOUCH_POLICIES),
+        ("purge.mode", site.purge.mode, MODES),
         ("scheduling.remote_cron", site.scheduling.remote_cron, _MAY),
         ("scheduling.scrontab", site.scheduling.scrontab, _MAY),
         ("scheduling.after_job", site.scheduling.after_job, _MAY),

@@ -180,6 +180,23 @@ class State:
     def _account(self, account: str) -> Path:
         return self.root / "accounts" / f"{hashlib.sha256(account.encode()).hexdigest()[:24]}.json"
 
+    def keep_attempt(self, account: str, attempt: tuple[int, int, str]) -> None:
+        """Keep how a scheduled run of keepalive went: when, its exit status, one sentence."""
+        _keep(self._attempt(account), json.dumps(attempt))
+
+    def attempt(self, account: str) -> tuple[int, int, str] | None:
+        """How the last scheduled run from this machine went; None where there was none."""
+        try:
+            when, status, text = json.loads(self._attempt(account).read_text("utf-8"))
+            return int(when), int(status), str(text)
+        except (OSError, ValueError, TypeError):
+            # a notice of the past: the next run writes it again
+            return None
+
+    def _attempt(self, account: str) -> Path:
+        name = hashlib.sha256(account.encode("utf-8", "surrogateescape")).hexdigest()[:24]
+        return self.root / "state" / f"keepalive-{name}.json"
+
     def receipts(self) -> Iterator[dict[str, Any]]:
         """Every kept receipt, newest first; a damaged one is passed over."""
         folder = self.root / "runs"

@@ -34,6 +34,7 @@ FLOORS: tuple[frozenset[str], ...] = (
             "launch",
             "logmerge",
             "retention",
+            "keepalive",
         }
     ),
     frozenset(

@@ -73,6 +73,12 @@ COMMANDS: dict[str, Entry] = {
     "site": Entry(
         "site:site", "Show site profiles, or draft one from a live cluster.", "reads", "Account"
     ),
+    "keepalive": Entry(
+        "keepalive:keepalive",
+        "Keep files on scratch from being purged, within the site's rules.",
+        "writes the account",
+        "Account",
+    ),
     "run": Entry(
         "run:run", "Run a command as a job: this code, its environment, now.", "submits", "Jobs"
     ),

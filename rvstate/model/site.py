@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 CLOCKS = ("unknown", "none", "atime", "mtime", "atime-or-ctime", "atime-and-mtime", "data")
 TOUCH_POLICIES = ("unknown", "silent", "allowed", "forbidden", "ineffective")
+MODES = ("touch", "report", "heal", "off")
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,12 +20,18 @@ class SiteModules:
 
 @dataclass(frozen=True, slots=True)
 class Purge:
-    """How scratch forgets: after how many days, by which clock, and whether touching is allowed."""
+    """How scratch forgets: after how many days, by which clock, and whether touching is allowed.
+
+    `mode` is what keepalive does where the user did not say; `victims` is the site's own command
+    that lists what will be purged, `{user}`, `{home}` filled in.
+    """
 
     days: int | None = None
     clock: str = "unknown"
     touch_policy: str = "unknown"
     url: str | None = None
+    mode: str = "heal"
+    victims: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

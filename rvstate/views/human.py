@@ -67,6 +67,8 @@ def show_recap(outcome: Outcome) -> None:
             f" kept: {original.path} ({human_bytes(original.size)}, {original.entries} entries), "
             "moved to scratch and verified; `rvstate converge --remove-originals` removes it"
         )
+    for notice in outcome.notices:
+        click.echo(f" note: {notice}")
     made = len(outcome.results) - len(outcome.failed)
     counts = {
         "ok": outcome.plan.unchanged,

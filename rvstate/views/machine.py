@@ -36,6 +36,7 @@ def _host(outcome: Outcome) -> dict[str, Any]:
         "remote_commands": outcome.remote_commands,
         "verified": outcome.verified,
         **({"error": {"message": error.message, "remedy": error.remedy}} if error else {}),
+        "notices": list(outcome.notices),
         "originals": [
             {"path": o.path, "target": o.target, "bytes": o.size, "entries": o.entries}
             for o in outcome.originals

@@ -5,8 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 
+from rvstate import keepalive
 from rvstate.errors import RvstateError
 from rvstate.model.observed import Original
 from rvstate.model.plan import Plan
@@ -33,6 +35,7 @@ class Outcome:
         remote_commands: How many remote commands it took in all.
         originals: What migrations set aside and still keep.
         error: Why the account could not be looked at, or could not be finished.
+        notices: What a person should know of the site's policy, one sentence each.
     """
 
     label: str
@@ -42,6 +45,7 @@ class Outcome:
     remote_commands: int = 0
     originals: tuple[Original, ...] = ()
     error: RvstateError | None = None
+    notices: tuple[str, ...] = ()
 
     @property
     def failed(self) -> tuple[Result, ...]:
@@ -74,7 +78,11 @@ def checked(session: Session, view: View | RvstateError) -> Outcome:
     if isinstance(view, RvstateError):
         return Outcome(session.label, Plan(()), remote_commands=count, error=view)
     return Outcome(
-        session.label, view.plan, remote_commands=count, originals=view.observed.originals
+        session.label,
+        view.plan,
+        remote_commands=count,
+        originals=view.observed.originals,
+        notices=_notices(session),
     )
 
 
@@ -119,7 +127,20 @@ def _outcome(
     kept = after.observed.originals
     if after.plan.empty:
         session.state.keep_converged(session.label, round(time.time()), len(results))
-    return Outcome(session.label, view.plan, results, after.plan.empty, count, kept)
+    return Outcome(
+        session.label,
+        view.plan,
+        results,
+        after.plan.empty,
+        count,
+        kept,
+        notices=_notices(session),
+    )
+
+
+def _notices(session: Session) -> tuple[str, ...]:
+    config = session.config
+    return keepalive.notices(config.settings, config.site, date.today())
 
 
 def _local_changes(view: View) -> tuple[Result, ...]:

@@ -25,6 +25,7 @@ class Bench:
         self.peers = peers
         self.runs = runs
         self.home = Path(tempfile.mkdtemp(prefix="rvstate-bench-"))
+        self.path = os.environ["PATH"]
 
     def __enter__(self) -> Bench:
         self.cluster = Cluster(self.home / "cluster")
@@ -61,7 +62,7 @@ class Bench:
     @property
     def env(self) -> dict[str, str]:
         """The environment of everything that is timed."""
-        path = os.pathsep.join((str(BIN), os.environ["PATH"]))
+        path = os.pathsep.join((str(BIN), self.path))
         return {**os.environ, "PATH": path, "RVSTATE_HOME": str(self.home / "rv")}
 
     def ssh_argv(self, user: str) -> list[str]:

@@ -46,6 +46,7 @@ FLOORS: tuple[frozenset[str], ...] = (
             "transport",
             "process",
             "receiver",
+            "naming",
             "ahead",
             "tunnel",
             "infra",
@@ -87,6 +88,7 @@ DOORS = {
     "uvicorn": {"receiver"},
     "smtplib": {"receiver"},
     "sqlite3": {"receiver"},
+    "urllib.request": {"receiver", "naming"},
     "testinfra": set(),
     "pytest": set(),
 }

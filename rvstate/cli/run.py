@@ -16,6 +16,7 @@ from rvstate.request import Request, raw_option, with_preset
 from rvstate.slurm.states import JobState
 from rvstate.views import runs as view
 from rvstate.workflows.run import again
+from rvstate.workflows.run.name import named
 from rvstate.workflows.run.order import Order
 from rvstate.workflows.run.prepare import prepare
 from rvstate.workflows.run.prepared import Prepared, Submitted, log_parts
@@ -107,6 +108,9 @@ def run(
     if resume:
         return _finish(account, again.resume(account, here, tell), tell, follow, as_json)
     order = _order(account, command, here, options)
+    order, about_name = named(account, order, asking=not dry_run)
+    for notice in about_name:
+        click.echo(f"rvstate: {notice}", err=True)
     prepared = prepare(account, order, tell, ahead=not dry_run)
     tell.done()
     _show_notices(prepared, command)

@@ -1,4 +1,4 @@
-"""Reads `remote/*.sh` and `sites/*.toml`, which travel inside the wheel."""
+"""Reads `remote/*` and `sites/*.toml`, which travel inside the wheel."""
 
 from __future__ import annotations
 
@@ -21,7 +21,15 @@ def script(name: str) -> str:
 def job_scripts() -> dict[str, str]:
     """The scripts that jobs and schedules use on the cluster, name to text."""
     names = ("job", "launch", "lib", "notify")
-    return {f"{name}.sh": script(name) for name in names}
+    # what a job builds at its start; one file, for each one costs the look a question
+    build = f"{script('manifest')}\n{script('build_environment')}"
+    return {"environment.sh": build, **{f"{name}.sh": script(name) for name in names}}
+
+
+@cache
+def program(name: str) -> str:
+    """The text of `remote/{name}.py`, which an environment's own Python runs on the cluster."""
+    return (_HERE / "remote" / f"{name}.py").read_text("utf-8")
 
 
 @cache

@@ -51,6 +51,8 @@ def render(spec: JobSpec) -> str:
         parts.append(f"rv_modules {_words(spec.modules)}")
     if spec.environment is not None:
         parts.append(f"rv_environment {quote(spec.environment)}")
+    if spec.activated:
+        parts.append(f"rv_activate {_words(spec.activated)}")
     parts += [assignment(name, value, export=True) for name, value in spec.variables]
     if spec.variables_file is not None:
         parts.append(f"rv_variables {quote(spec.variables_file)}")

@@ -37,6 +37,38 @@ def resolve(words: tuple[str, ...]) -> tuple[str, ...]:
     return words
 
 
+_SHELLS = frozenset(
+    {"bash", "sh", "dash", "zsh", "ksh", "fish", "csh", "tcsh", "make", "source", "."}
+)
+
+
+def is_opaque(words: tuple[str, ...]) -> bool:
+    """Whether a command is the shell's or make's own, so that nobody can tell what it will need.
+
+    A shell string counts by its first command: `python a.py && ...` is no opaque one.
+    """
+    parts = list(words)
+    if len(parts) == 1:
+        if parts[0].endswith((".sh", ".bash")):
+            return True
+        quoted = re.split(r"[\s;&|]+", parts[0].strip())
+        parts = quoted if len(quoted) > 1 else parts
+        shell = len(quoted) > 1
+    else:
+        shell = False
+    while parts and (_ASSIGNMENT.match(parts[0]) or parts[0] in ("env", "exec", "nohup", "time")):
+        parts = parts[1:]
+    if not parts:
+        return True
+    first = parts[0].rsplit("/", 1)[-1]
+    if first in _SHELLS or first.endswith((".sh", ".bash")):
+        return True
+    return shell and not _STARTS_PYTHON.fullmatch(first)
+
+
+_STARTS_PYTHON = re.compile(r"python[0-9.]*|torchrun|accelerate|deepspeed|.*\.py")
+
+
 def job_name(words: tuple[str, ...]) -> str:
     """A name from the command: the script's or the first telling word's, at most 40 characters."""
     parts = words[0].split() if len(words) == 1 else list(words)

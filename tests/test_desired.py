@@ -174,7 +174,9 @@ def test_scripts() -> None:
     (resource,) = wanted().of("scripts")
     assert isinstance(resource, ScriptSet)
     assert resource.path == f"/scratch/u/.rv/lib/{assets.job_scripts_digest()}"
-    assert [name for name, _, _ in resource.files] == ["job.sh", "lib.sh", "notify.sh"]
+    assert [name for name, _, _ in resource.files] == [
+        *("environment.sh", "job.sh", "launch.sh", "lib.sh", "notify.sh")
+    ]
 
 
 def test_tool_module() -> None:

@@ -13,6 +13,7 @@ from rvstate.slurm import sacct, squeue
 from rvstate.slurm.states import JobState
 from rvstate.workflows import jobs
 from rvstate.workflows.jobs import Facts, Fold
+from rvstate.workflows.pace import MOST_A_MINUTE, Pace, settling
 
 RUN = "20260102-030405-0a1b2c3d"
 RECEIPT = {"name": "rv-train", "logs": "/s/.rv/logs", "project": "app", "command": ["python"]}
@@ -255,3 +256,31 @@ def test_a_job_that_the_controller_lost_ends_the_wait(monkeypatch: pytest.Monkey
     assert "Nobody knows job 7" in ended
     assert seconds < 60
     assert "nobody knows job 7" in told[0]
+
+
+def test_slurm_is_asked_less_and_less_while_a_run_is_followed() -> None:
+    """Seven times in the first minute, then four times in each, however often logs are read."""
+    pace = Pace()
+    asked = [second for second in range(600) if pace.due(float(second))]
+    minutes = [sum(1 for s in asked if m * 60 <= s < m * 60 + 60) for m in range(10)]
+    assert minutes == [7, *[4] * 9]
+    # the minute in which it ends has the questions of how it ended, too
+    assert max(minutes) + len([*settling()]) + 1 <= MOST_A_MINUTE
+
+
+def test_log_lines_cost_no_question(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between two questions the script is given no command line of Slurm's."""
+    running: dict[str, bytes] = {"exit": b"", "log 0 0": b"line\n"}
+    answers = [(running, "")] * 20 + [ENDED]
+    seen: list[str] = []
+    plain = Scripted.run
+
+    def run(self: Scripted, script: Script) -> Answer:
+        seen.append(script.args[2])
+        return plain(self, script)
+
+    monkeypatch.setattr(Scripted, "run", run)
+    monkeypatch.setattr(jobs, "_state", lambda *_: JobState.RUNNING)
+    followed(monkeypatch, *answers)
+    assert len(seen) == 21
+    assert sum(1 for queue in seen if queue) == 4

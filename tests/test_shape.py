@@ -15,7 +15,7 @@ ROOT = PACKAGE.parent
 
 # A module may import lower floors, and its own floor only where ALLOWED_ASIDE says so.
 FLOORS: tuple[frozenset[str], ...] = (
-    frozenset({"errors", "paths", "shell", "assets", "script"}),
+    frozenset({"errors", "paths", "shell", "assets", "script", "remote"}),
     frozenset({"slurm", "cron", "envfile", "rcblock", "schema", "sitetools", "sshconfig"}),
     frozenset({"model"}),
     frozenset(
@@ -83,7 +83,7 @@ DOORS = {
     "paramiko": set(),
     "tomlkit": {"config"},
     "click": {"cli", "views"},
-    "subprocess": {"transport", "git", "process", "tunnel"},
+    "subprocess": {"transport", "git", "process", "tunnel", "remote"},
     "starlette": {"receiver"},
     "uvicorn": {"receiver"},
     "smtplib": {"receiver"},

@@ -20,7 +20,9 @@ class JobSpec:
         run_directory: The run's own directory.
         library: The directory of our scripts.
         modules: Environment modules, loaded before the environment.
-        environment: The Python environment's directory, or None.
+        environment: The generation that it runs in, or None.
+        activated: An environment that rvstate did not build: its kind (empty where the node is to
+            tell), and the places where it may lie, the first that is there counts.
         variables: Variables that rvstate sets, name to value; the user's own win over them.
         variables_file: The user's own variables.
         snapshot: The job's copy of the code, or None.
@@ -47,6 +49,7 @@ class JobSpec:
     variables_file: RemotePath | None = None
     modules: tuple[str, ...] = ()
     environment: RemotePath | None = None
+    activated: tuple[str, ...] = ()
     snapshot: RemotePath | None = None
     subdirectory: str = ""
     sources: str = ""

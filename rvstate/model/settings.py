@@ -6,6 +6,7 @@ Tables and keys are the documented ones of `~/.rv/config.toml` (docs/configurati
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 DEFAULT_CACHES = ("huggingface", "uv", "pip", "wandb", "triton", "torch")
 # How `notify serve` talks to its mail server: STARTTLS, TLS from the first byte, or neither.
@@ -127,9 +128,20 @@ class Modules:
 
 @dataclass(frozen=True, slots=True)
 class Environment:
-    """How the project's environment is made."""
+    """The project's Python environment; see docs/environments.md.
 
+    `path` names one that is there and is only activated; else it is built from `source`.
+    """
+
+    kind: str | None = None
+    source: str | None = None
+    path: str | None = None
     python: str | None = None
+    extras: tuple[str, ...] = ()
+    groups: tuple[str, ...] = ()
+    deferred: tuple[str, ...] = ()
+    imports: tuple[str, ...] | None = None
+    build: Literal["login", "job"] = "login"
 
 
 @dataclass(frozen=True, slots=True)

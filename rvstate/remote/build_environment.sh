@@ -1,69 +1,116 @@
 #!/bin/sh
 # Build one generation of a project's environment aside, check it, and switch the link to it.
-#   main LOCK SECONDS LINK GENERATION DIGEST UV CACHE MODULE PYTHON CODE STATE (SOURCE)...
-# SOURCE: a requirements file or pyproject.toml below CODE, whose manifest must say STATE before and
-# after: else `stale`, and nothing is built.  PYTHON: a version or path; empty for
-# the one that MODULE brings.  CACHE: uv's cache, on the file system of the environments, so that
-# files are links and not copies.  The stamp is written last, so a build that was killed is invisible.
+#   main build LOCK SECONDS LINK GENERATION UV CACHE CODE STATE TOKEN
+#       The payload is a tar archive: recipe, inputs (./PATH, each ended by NUL) and inspect.py.
+#       The inputs are taken from CODE, whose manifest must say STATE before and after, else `stale`.
+#       CODE -: recipe and inputs are those that GENERATION itself keeps (GENERATION/.rvstate).
+#   main finish GENERATION     build what was left for a compute node (at a job's start: job.sh)
+#   main cancel LOCK TOKEN     end the build that was begun with TOKEN; its half is removed
+#   main added GENERATION      what was installed by hand since: `added NAME==VERSION`, `gone ...`
+# CACHE: uv's cache, on the file system of the environments, so that files are links and not copies.
+# The stamp is written last, so a build that was killed is invisible.  The recipe's lines are
+# `KEY VALUE` (model/environment/spec.py).  Says `built GENERATION`, and beside it `deferred NAME`,
+# `note TEXT`, `size FILES BYTES NEW-BYTES`.  Progress comes on standard error.
 # shellcheck shell=sh
 # shellcheck disable=SC2154 # rv_* come from lib.sh, which travels in front
 
 main() {
-    mkdir -p "${1%/*}" && rv_lock "$1" "$2" || return 1
-    link=$3
-    generation=$4
-    digest=$5
-    uv=$6
-    UV_CACHE_DIR=$7
-    export UV_CACHE_DIR
-    module=$8
-    python=$9
-    shift 9
-    code=$1
-    state=$2
-    shift 2
-    if [ "$(head -n 1 "$generation/.rvstate-environment" 2>/dev/null)" != "$digest" ]; then
-        if ! current; then
-            printf 'stale\n'
-            return 0
-        fi
-        build "$@" || return 1
-        if ! current; then
-            rm -rf "$generation"
-            printf 'stale\n'
-            return 0
-        fi
-        # what it is checked against later (verify.sh); files from a cache may be years old
-        rv_renew "$generation" && mkdir -p "$generation/.rvstate" &&
-            rv_manifest "$generation" "$generation/.rvstate/manifest" || return 1
-        {
-            printf '%s\n' "$digest"
-            "$generation/bin/python" --version
-        } | rv_store "$generation/.rvstate-environment" 644 || return 1
-    fi
-    switch && printf 'built %s\n' "$generation"
+    verb=$1
+    shift
+    case $verb in
+        build) build_main "$@" ;;
+        finish) finish_main "$@" ;;
+        cancel) cancel "$@" ;;
+        added) added "$1" ;;
+    esac
 }
 
-build() {
-    rm -rf "$generation" && mkdir -p "${generation%/*}" "${link%/*}" || return 1
-    interpreter=$(find_python) || return 1
-    "$uv" venv --quiet --seed --python "$interpreter" "$generation" >&2 ||
-        rv_fail "uv could not make an environment with $interpreter" || return 1
-    if [ $# -gt 0 ]; then
-        (
-            cd -- "$code" || exit 1
-            for source in "$@"; do
-                set -- "$@" --requirement "$source"
-                shift
-            done
-            # gentle: a login node is shared
-            UV_CONCURRENT_INSTALLS=4 UV_CONCURRENT_BUILDS=2 nice "$uv" pip install \
-                --python "$generation/bin/python" "$@" >&2
-        ) || rv_fail "the requirements could not be installed" || return 1
-        "$uv" pip check --quiet --python "$generation/bin/python" >&2 ||
-            rv_fail "the installed packages contradict each other" || return 1
+build_main() {
+    lock=$1
+    link=$3
+    generation=$4
+    uv=$5
+    cache=$6
+    code=$7
+    state=$8
+    token=$9
+    inputs=${lock%/*}/.inputs-${generation##*/}
+    mkdir -p "${lock%/*}" "${link%/*}" && rv_lock "$lock" "$2" || return 1
+    trap 'abandon' EXIT
+    printf '%s %s\n' "$token" "$(ps -o pgid= -p $$ | tr -d ' ')" >"$lock.building"
+    digest=${generation##*/}
+    if [ "$(head -n 1 "$generation/.rvstate-environment" 2>/dev/null)" != "$digest" ] ||
+        ! [ -x "$generation/bin/python" ]; then
+        room && take_inputs || return 1
+        if [ "$taken" = stale ]; then
+            printf 'stale\n'
+            return 0
+        fi
+        half=$generation
+        build && stamp || return 1
+        half=
     fi
-    "$generation/bin/python" -c 'import sys' || rv_fail "its Python does not run" || return 1
+    switch || return 1
+    report
+    printf 'built %s\n' "$generation"
+}
+
+# However this ends, nothing half done is left where the end can still be heard.
+abandon() {
+    if [ -n "${half-}" ]; then rm -rf "$half"; fi
+    rm -rf "$inputs"
+    rm -f "$lock.building"
+    rv_unlock
+}
+
+cancel() {
+    read -r found group <"$1.building" 2>/dev/null || return 0
+    [ "$found" = "$2" ] && [ "${group:-0}" -gt 1 ] || return 0
+    kill -s TERM -- "-$group" 2>/dev/null
+    for pause in 0.2 0.5 1 2; do
+        sleep "$pause"
+        kill -s 0 -- "-$group" 2>/dev/null || break
+    done
+    printf 'ended\n'
+}
+
+# Enough room to begin with?  What an environment needs is only known when it is there.
+room() {
+    place=${lock%/*}
+    free=$(df -Pk -- "$place" 2>/dev/null | awk 'NR == 2 { print $4 }')
+    if [ "${free:-999999}" -lt 102400 ] 2>/dev/null; then
+        rv_fail "only $((free / 1024)) MiB are free in $place; make room, for example with rvstate prune" ||
+            return 1
+    fi
+    # some file systems count no inodes
+    free=$(df -Pi -- "$place" 2>/dev/null | awk 'NR == 2 && $2 + 0 > 0 { print $4 }')
+    if [ "${free:-999999}" -lt 5000 ] 2>/dev/null; then
+        rv_fail "only $free files can still be made in $place; make room, for example with rvstate prune" ||
+            return 1
+    fi
+}
+
+# Recipe and inputs, so that what is built is what the digest says, whatever becomes of the code.
+take_inputs() {
+    taken=
+    rm -rf "$inputs" && mkdir -p "$inputs" || return 1
+    if [ "$code" = - ]; then
+        cp -R -p "$generation/.rvstate/recipe" "$generation/.rvstate/sources" \
+            "$generation/.rvstate/inspect.py" "$inputs/" ||
+            rv_fail "$generation does not keep what it was built from" || return 1
+        return 0
+    fi
+    base64 -d | (cd "$inputs" && tar -xzmof -) || rv_fail "the recipe did not arrive whole" || return 1
+    if current && mkdir "$inputs/sources" &&
+        { (cd -- "$code" && tar --null -T "$inputs/inputs" -chf -) || : >"$inputs/torn"; } |
+        (cd "$inputs/sources" && tar -xmof -) && [ ! -e "$inputs/torn" ] && current; then
+        rm -f "$inputs/inputs"
+        # the project itself is imported from each job's snapshot, never from an installed copy
+        find "$inputs/sources" -name '*.txt' -type f -exec sed -i -E \
+            's/^[[:space:]]*((-e|--editable)[ =]?[[:space:]]*)?\.\/?(\[[^]]*\])?([[:space:]]*(;.*|#.*)?)$/# &/' {} +
+    else
+        taken=stale
+    fi
 }
 
 # Whether the code is still that of the run, and not what another one brought meanwhile.
@@ -71,14 +118,117 @@ current() {
     [ "$(cat "${code%/*}/manifest" 2>/dev/null)" = "$state" ]
 }
 
-find_python() {
-    case $python in
-        '') ;;
-        *) printf '%s' "$python" && return 0 ;;
+# recipe KEY: its values in the recipe, one a line.
+recipe() {
+    sed -n "s/^$1 //p" "$place/recipe"
+}
+
+# Gentle: a login node is shared.  Pythons that uv brings stay out of the home directory.
+gently() {
+    UV_CACHE_DIR=$cache UV_LINK_MODE=${UV_LINK_MODE:-hardlink} UV_NO_PROGRESS=1 \
+        UV_PYTHON_INSTALL_DIR=${generation%%/.rv/envs/*}/.rv/tools/python \
+        UV_CONCURRENT_INSTALLS=4 UV_CONCURRENT_BUILDS=2 UV_CONCURRENT_DOWNLOADS=8 \
+        MAX_JOBS=${MAX_JOBS:-2} CMAKE_BUILD_PARALLEL_LEVEL=${CMAKE_BUILD_PARALLEL_LEVEL:-2} \
+        PYTHONNOUSERSITE=1 nice "$@"
+}
+
+# aloud COMMAND...: as gently, with every line on standard error as it comes and in $place/said.
+aloud() {
+    { gently "$@" 2>&1 </dev/null; echo "$?" >"$place/status"; } | tee "$place/said" >&2
+    [ "$(cat "$place/status")" = 0 ]
+}
+
+build() {
+    rm -rf "$generation" || return 1
+    place=$inputs
+    interpreter=$(find_python) || return 1
+    printf 'making a %s environment with %s\n' "$(recipe kind)" "${interpreter:-the site}" >&2
+    make_environment || return 1
+    mv "$inputs" "$generation/.rvstate" || return 1
+    place=$generation/.rvstate
+    recipe deferred >"$place/deferred"
+    if [ "$(recipe build)" = job ]; then
+        : >"$place/whole"
+    elif [ "$(recipe kind)" != conda ]; then
+        install_here || return 1
+    fi
+    [ -s "$place/deferred" ] || [ -e "$place/whole" ] || rm -f "$place/deferred"
+    check || return 1
+    printf '%s\n%s\n' "$uv" "$cache" >"$place/tools"
+}
+
+make_environment() {
+    case $(recipe kind) in
+        uv)
+            gently "$uv" venv --quiet --seed --python "$interpreter" "$generation" >&2 ||
+                rv_fail "uv could not make an environment with $interpreter"
+            ;;
+        venv)
+            gently "$interpreter" -m venv "$generation" >&2 ||
+                rv_fail "$interpreter -m venv could not make an environment"
+            ;;
+        virtualenv)
+            make_virtualenv >&2 || rv_fail "virtualenv could not make an environment with $interpreter"
+            ;;
+        conda) make_conda ;;
+        *) rv_fail "this rvstate cannot build a $(recipe kind) environment" ;;
     esac
-    # a login shell, for `module` is a function that the site's profile defines
+}
+
+make_virtualenv() {
+    if command -v virtualenv >/dev/null 2>&1; then
+        gently virtualenv --quiet --python "$interpreter" "$generation"
+    elif "$interpreter" -c 'import virtualenv' 2>/dev/null; then
+        gently "$interpreter" -m virtualenv --quiet "$generation"
+    else
+        gently "$uv" tool run --quiet virtualenv --quiet --python "$interpreter" "$generation"
+    fi
+}
+
+make_conda() {
     # shellcheck disable=SC2016 # expanded there
+    conda=$(bash -lc '[ -z "$1" ] || module load "$1" >/dev/null 2>&1
+        command -v mamba || command -v micromamba || command -v conda' _ "$(recipe module)" | tail -n 1)
+    [ -x "$conda" ] ||
+        rv_fail "there is no conda, mamba or micromamba on the login node; set [modules] python to one that brings it" ||
+        return 1
+    source=$inputs/sources/$(recipe source | head -n 1)
+    case ${conda##*/} in
+        micromamba) set -- "$conda" create --yes --prefix "$generation" --file "$source" ;;
+        *) set -- "$conda" env create --prefix "$generation" --file "$source" ;;
+    esac
+    aloud "$@" || rv_fail "${conda##*/} could not make the environment"
+}
+
+find_python() {
+    python=$(recipe python)
+    module=$(recipe module)
+    [ "$(recipe kind)" != conda ] || return 0
+    case $python in
+        /*)
+            [ -x "$python" ] || rv_fail "there is no Python at $python" || return 1
+            printf '%s' "$python"
+            return 0
+            ;;
+        ?*)
+            # the site's module may be that version, else uv brings one
+            found=$(module_python 2>/dev/null)
+            case $("${found:-false}" --version 2>&1) in
+                "Python $python" | "Python $python."*) ;;
+                *) found=$(gently "$uv" python find "$python" 2>/dev/null) || found=$python ;;
+            esac
+            [ "$(recipe kind)" = uv ] || [ -x "$found" ] ||
+                rv_fail "there is no Python $python on the login node" || return 1
+            ;;
+        *) found=$(module_python) || return 1 ;;
+    esac
+    printf '%s' "$found"
+}
+
+module_python() {
     if [ -n "$module" ]; then
+        # a login shell, for `module` is a function that the site's profile defines
+        # shellcheck disable=SC2016 # expanded there
         found=$(bash -lc 'module load "$1" >/dev/null 2>&1 || exit 1; command -v python3' _ \
             "$module" | tail -n 1)
         [ -x "$found" ] || rv_fail "module load $module brings no python3" || return 1
@@ -86,6 +236,162 @@ find_python() {
         found=$(command -v python3) || rv_fail "there is no python3 on the login node" || return 1
     fi
     printf '%s' "$found"
+}
+
+# install_declared OPTION...: everything that the sources declare but the deferred packages.
+install_declared() {
+    set -- "$uv" pip install --python "$generation/bin/python" "$@"
+    while IFS= read -r source; do
+        case ${source##*/} in
+            uv.lock)
+                export_lock || return 1
+                set -- "$@" --requirement "$place/locked.txt"
+                ;;
+            *)
+                set -- "$@" --requirement "$source"
+                case $source in
+                    *.txt | *.in) ;;
+                    *) while IFS= read -r extra; do set -- "$@" --extra "$extra"; done <"$place/extras" ;;
+                esac
+                ;;
+        esac
+    done <"$place/from"
+    if ! grep -q '/*uv\.lock$' "$place/from"; then
+        while IFS= read -r group; do set -- "$@" --group "$group"; done <"$place/groups"
+        if [ -s "$place/overrides" ]; then set -- "$@" --override "$place/overrides"; fi
+    fi
+    (cd -- "$place/sources" && aloud "$@")
+}
+
+export_lock() {
+    set -- "$uv" export --quiet --frozen --no-emit-project --no-editable --no-default-groups \
+        --format requirements.txt --python "$generation/bin/python" --output-file "$place/locked.txt"
+    while IFS= read -r extra; do set -- "$@" --extra "$extra"; done <"$place/extras"
+    while IFS= read -r group; do set -- "$@" --group "$group"; done <"$place/groups"
+    while IFS= read -r name; do set -- "$@" --no-emit-package "$name"; done <"$place/excluded"
+    (cd -- "$place/sources" && aloud "$@") || rv_fail "uv.lock could not be read"
+}
+
+# prepare_install NAME...: the recipe as files, with these packages left out.
+prepare_install() {
+    recipe source >"$place/from"
+    recipe extra >"$place/extras"
+    recipe group >"$place/groups"
+    : >"$place/overrides"
+    : >"$place/excluded"
+    for name; do
+        # a marker that is never true takes a package out of the resolution
+        printf '%s; sys_platform == "never"\n' "$name" >>"$place/overrides"
+        printf '%s\n' "$name" >>"$place/excluded"
+    done
+}
+
+# On the login node: what fails to be built is left for a compute node; any other failure is one.
+install_here() {
+    while :; do
+        # shellcheck disable=SC2046 # names of packages
+        prepare_install $(cat "$place/deferred")
+        install_declared && break
+        name=$(unbuilt)
+        if [ -z "$name" ] || grep -q -x -F -e "$name" "$place/deferred" ||
+            grep -q 'pylock\.toml$' "$place/from"; then
+            why
+            return 1
+        fi
+        printf '%s\n' "$name" >>"$place/deferred"
+        printf '%s cannot be built here and is left for the job on a compute node\n' "$name" >&2
+    done
+    if grep -q 'falling back to full copy' "$place/said"; then
+        printf 'note the cache and the environments are on different file systems, so every file is copied: more space, more time\n'
+    fi
+    [ -s "$place/deferred" ] || return 0
+    # without isolation a build finds its backend in the environment
+    aloud "$uv" pip install --python "$generation/bin/python" setuptools wheel || return 1
+    [ "$(recipe internet)" != no ] || fetch
+}
+
+# The package that failed while it was built; nothing for any other failure.
+unbuilt() {
+    grep -q -e 'build backend returned an error' -e 'Build backend failed' "$place/said" || return 0
+    sed -n 's/.*Failed to \(download and \)\{0,1\}build `\([A-Za-z0-9._-]*\).*/\2/p' "$place/said" |
+        head -n 1 | tr 'A-Z_' 'a-z-'
+}
+
+why() {
+    if grep -q -i -e 'no space left' -e 'quota exceeded' "$place/said"; then
+        rv_fail "the file system is full; make room, for example with rvstate prune"
+    else
+        rv_fail "the requirements could not be installed"
+    fi
+}
+
+# Compute nodes reach no index: what they are to build lies in uv's cache or beside the environment.
+fetch() {
+    while IFS= read -r name; do
+        printf 'fetching %s for the compute node\n' "$name" >&2
+        mkdir -p "$place/fetched"
+        (cd -- "$place/sources" && gently "$generation/bin/python" -m pip download --quiet --no-deps \
+            --only-binary :all: --dest "$place/fetched" "$name" >&2 2>/dev/null) ||
+            # uv keeps the source before it asks what it needs, and that may fail here
+            (cd -- "$place/sources" && gently "$uv" pip install --quiet --dry-run --no-deps \
+                --no-build-isolation --python "$generation/bin/python" "$name" >/dev/null 2>&1) || :
+    done <"$place/deferred"
+}
+
+check() {
+    "$generation/bin/python" -c 'import sys' || rv_fail "its Python does not run" || return 1
+    if [ -e "$place/whole" ]; then return 0; fi
+    if ! [ -s "$place/deferred" ] && [ "$(recipe kind)" != conda ]; then
+        gently "$uv" pip check --quiet --python "$generation/bin/python" >&2 ||
+            rv_fail "the installed packages contradict each other" || return 1
+    fi
+    printf 'checking that what was declared can be imported\n' >&2
+    # shellcheck disable=SC2046 # module names
+    gently "$generation/bin/python" "$place/inspect.py" imports "$(recipe imports)" $(recipe import) ||
+        rv_fail "the environment was built, and what it is for cannot be imported" || return 1
+}
+
+# The last word of a build: what it is checked against later, then the stamp.
+stamp() {
+    # links into uv's cache are read-only: an edit in place would reach every other environment
+    find "$generation" -type f -links +1 -perm -200 -exec chmod a-w {} + || return 1
+    distributions "$generation" >"$place/installed" || return 1
+    measure
+    # what it is checked against later (verify.sh); files from a cache may be years old
+    rv_renew "$generation" && rv_manifest "$generation" "$place/manifest" || return 1
+    {
+        printf '%s\n' "${generation##*/}"
+        "$generation/bin/python" --version
+    } | rv_store "$generation/.rvstate-environment" 644
+}
+
+measure() {
+    find "$generation" -type f -printf '%n %s\n' 2>/dev/null |
+        awk '{ files++; bytes += $2; if ($1 == 1) own += $2 }
+            END { printf "%.0f %.0f %.0f\n", files, bytes, own }' >"$place/size"
+}
+
+report() {
+    place=$generation/.rvstate
+    if [ -e "$place/whole" ]; then printf 'note everything is installed by the first job\n'; fi
+    if [ -s "$place/deferred" ]; then sed 's/^/deferred /' "$place/deferred"; fi
+    if [ -s "$place/size" ]; then printf 'size %s\n' "$(cat "$place/size")"; fi
+}
+
+# The installed distributions of an environment, NAME==VERSION, sorted.
+distributions() {
+    for found in "$1"/lib/python*/site-packages/*.dist-info; do
+        [ -d "$found" ] || continue
+        found=${found##*/}
+        found=${found%.dist-info}
+        printf '%s==%s\n' "${found%-*}" "${found##*-}"
+    done | sort
+}
+
+added() {
+    [ -f "$1/.rvstate/installed" ] || return 0
+    distributions "$1" | comm -13 "$1/.rvstate/installed" - | sed 's/^/added /'
+    distributions "$1" | comm -23 "$1/.rvstate/installed" - | sed 's/^/gone /'
 }
 
 # One rename: a job that starts meanwhile sees the old generation or the new one.
@@ -96,4 +402,33 @@ switch() {
     fi
     rm -f "$link.new" && ln -s "$generation" "$link.new" || return 1
     mv -fT "$link.new" "$link" 2>/dev/null || { rm -f "$link" && mv -f "$link.new" "$link"; }
+}
+
+# On a compute node, with the site's compiler loaded: the rest, then a stamp anew.
+finish_main() {
+    generation=$1
+    place=$generation/.rvstate
+    rv_lock "${generation%/*}/lock" 7200 || return 1
+    if ! [ -s "$place/deferred" ] && ! [ -e "$place/whole" ]; then return 0; fi
+    { read -r uv && read -r cache; } <"$place/tools" || return 1
+    MAX_JOBS=$(nproc 2>/dev/null || echo 2)
+    CMAKE_BUILD_PARALLEL_LEVEL=$MAX_JOBS
+    printf 'rvstate: building %s on %s\n' "$(tr '\n' ' ' <"$place/deferred")" "$(uname -n)" >&2
+    prepare_install
+    # nothing that runs in it already may change under it
+    gently "$uv" pip freeze --python "$generation/bin/python" 2>/dev/null |
+        grep '^[A-Za-z0-9._-]*==' >"$place/pins"
+    set -- --no-build-isolation
+    [ -e "$place/whole" ] && set --
+    if [ "$(recipe internet)" = no ]; then
+        set -- "$@" --offline
+        if [ -d "$place/fetched" ]; then set -- "$@" --find-links "$place/fetched"; fi
+    fi
+    install_declared "$@" --constraint "$place/pins" ||
+        rv_fail "what was left for the compute node could not be built" || return 1
+    cp "$place/deferred" "$place/deferred.was"
+    : >"$place/deferred"
+    rm -f "$place/whole"
+    check || { mv -f "$place/deferred.was" "$place/deferred"; return 1; }
+    stamp && rm -f "$place/deferred" "$place/deferred.was"
 }

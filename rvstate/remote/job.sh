@@ -22,6 +22,8 @@ rv_begin() {
     export RV_JOB_ID RV_RUN_DIR RV_OUTPUT_DIR RV_CHECKPOINT_DIR MASTER_PORT PET_MASTER_PORT
     export OMP_NUM_THREADS TOKENIZERS_PARALLELISM PYTHONUNBUFFERED PYTHONNOUSERSITE
     rv_kept=()
+    rv_generation=
+    rv_container=
     rv_env_file=
     rv_errors=
     rv_deliver=rv_to_child
@@ -89,9 +91,138 @@ rv_modules() {
 # rv_environment DIRECTORY: put a Python environment in front.
 rv_environment() {
     [ -x "$1/bin/python" ] || rv_give_up "the environment $1 is gone; submit again to rebuild it"
+    if [ -s "$1/.rvstate/deferred" ] || [ -e "$1/.rvstate/whole" ]; then rv_finish "$1"; fi
+    rv_generation=$1
+    if [ -d "$1/conda-meta" ]; then rv_conda "$1"; else rv_venv "$1"; fi
+}
+
+# rv_finish GENERATION: build what the login node could not, with the site's compiler; the job ends
+# here where that fails.  Jobs that start at once wait for the first of them.
+rv_finish() {
+    local compiler library=${BASH_SOURCE[0]%/*}
+    compiler=$(sed -n 's/^compiler //p' "$1/.rvstate/recipe" 2>/dev/null)
+    (
+        if [ -n "$compiler" ]; then rv_modules "$compiler"; fi
+        # shellcheck disable=SC2016 # expanded there
+        exec sh -c '. "$1/lib.sh" && . "$1/environment.sh" && main finish "$2"' sh "$library" "$1" >&2
+    ) || rv_give_up "the environment's packages $(tr '\n' ' ' <"$1/.rvstate/deferred" 2>/dev/null)could not be built on this node; the lines above say why"
+}
+
+rv_venv() {
     VIRTUAL_ENV=$1
     PATH=$1/bin:$PATH
     export VIRTUAL_ENV PATH
+}
+
+# rv_conda PREFIX: as `conda activate PREFIX`, which also runs the packages' own hooks; by hand where
+# the site's conda is not to be found.  Never by name, and never by a start-up file.
+rv_conda() {
+    local base hook
+    for base in "${CONDA_EXE:+${CONDA_EXE%/bin/*}}" "${1%/envs/*}" "$(rv_beside conda)" "$(rv_beside mamba)"; do
+        [ -n "$base" ] && [ -r "$base/etc/profile.d/conda.sh" ] || continue
+        # shellcheck source=/dev/null
+        if . "$base/etc/profile.d/conda.sh" && conda activate "$1"; then
+            PATH=$1/bin:$PATH
+            return 0
+        fi
+        printf 'rvstate: conda activate %s failed; its hooks are run without conda\n' "$1" >&2
+        break
+    done
+    CONDA_PREFIX=$1
+    CONDA_DEFAULT_ENV=$1
+    PATH=$1/bin:$PATH
+    export CONDA_PREFIX CONDA_DEFAULT_ENV PATH
+    for hook in "$1"/etc/conda/activate.d/*.sh; do
+        # shellcheck source=/dev/null
+        if [ -r "$hook" ]; then . "$hook"; fi
+    done
+}
+
+# rv_beside PROGRAM: the installation that a program on PATH belongs to.
+rv_beside() {
+    local found
+    found=$(command -v "$1") && [ -x "$found" ] || return 0
+    found=$(readlink -f "$found")
+    printf '%s' "${found%/bin/*}"
+}
+
+# rv_activate KIND PLACE...: an environment that is there: the first place that is.  A PLACE without
+# a slash is the name of a conda environment.
+rv_activate() {
+    local kind=$1 place found=
+    shift
+    for place; do
+        case $place in
+            */*) ;;
+            *) place=$(rv_conda_prefix "$place") ;;
+        esac
+        if [ -n "$place" ] && [ -e "$place" ]; then
+            found=$place
+            break
+        fi
+    done
+    [ -n "$found" ] || rv_give_up "there is no environment at $*; mend path in [environment]"
+    if [ "$kind" = apptainer ]; then
+        rv_container=$found
+    elif [ -f "$found" ] && [ -x "$found" ]; then
+        # exactly this interpreter, under the names that commands use
+        mkdir -p "$RV_RUN_DIR/python"
+        for place in python python3; do
+            printf '#!/bin/sh\nexec %q "$@"\n' "$found" >"$RV_RUN_DIR/python/$place" &&
+                chmod 700 "$RV_RUN_DIR/python/$place"
+        done
+        PATH=$RV_RUN_DIR/python:${found%/*}:$PATH
+        export PATH
+    elif [ -d "$found/conda-meta" ]; then
+        rv_conda "$found"
+    elif [ -x "$found/bin/python" ]; then
+        place=$(sed -n -E 's/^ *(export )?VIRTUAL_ENV=["'\'']?([^"'\'']*)["'\'']?$/\2/p' "$found/bin/activate" 2>/dev/null | head -n 1)
+        case $place in
+            /*) [ "$place" -ef "$found" ] ||
+                printf 'rvstate: %s was made as %s and moved since; its programs still name that place\n' "$found" "$place" >&2 ;;
+        esac
+        rv_venv "$found"
+    else
+        rv_give_up "$found is no environment: it has no bin/python"
+    fi
+}
+
+# rv_conda_prefix NAME: where a conda environment lies, from conda's own list and the usual places.
+rv_conda_prefix() {
+    local line base
+    while IFS= read -r line; do
+        if [ "${line##*/}" = "$1" ] && [ -d "$line/conda-meta" ]; then
+            printf '%s' "$line"
+            return
+        fi
+    done < <(cat "$HOME/.conda/environments.txt" 2>/dev/null)
+    for base in "$HOME/.conda" "${CONDA_EXE:+${CONDA_EXE%/bin/*}}" "$(rv_beside conda)" "$(rv_beside mamba)"; do
+        if [ -d "$base/envs/$1/conda-meta" ]; then
+            printf '%s' "$base/envs/$1"
+            return
+        fi
+    done
+}
+
+# rv_note_changes: what was installed by hand into the generation, for whoever replaces or heals it.
+rv_note_changes() {
+    local found=()
+    [ -n "$rv_generation" ] && [ -f "$rv_generation/.rvstate/installed" ] || return 0
+    found=("$rv_generation"/lib/python*/site-packages/*.dist-info)
+    found=("${found[@]##*/}")
+    found=("${found[@]%.dist-info}")
+    # names have no hyphen, versions neither
+    printf '%s\n' "${found[@]/-/==}" | LC_ALL=C sort |
+        LC_ALL=C comm -13 "$rv_generation/.rvstate/installed" - >"$RV_RUN_DIR/.added" 2>/dev/null
+    if [ -s "$RV_RUN_DIR/.added" ]; then
+        cp "$RV_RUN_DIR/.added" "$RV_RUN_DIR/environment-added" &&
+            mv "$RV_RUN_DIR/.added" "$rv_generation/.rvstate/.added-$RV_JOB_ID" &&
+            mv "$rv_generation/.rvstate/.added-$RV_JOB_ID" "$rv_generation/.rvstate/added"
+    elif [ -e "$rv_generation/.rvstate/added" ]; then
+        rm -f "$rv_generation/.rvstate/added" "$RV_RUN_DIR/.added"
+    else
+        rm -f "$RV_RUN_DIR/.added"
+    fi
 }
 
 # rv_variables FILE: the user's own variables, for the user's program only and over our defaults.
@@ -171,6 +302,9 @@ rv_become() {
         # shellcheck source=/dev/null
         . "$rv_env_file"
     fi
+    if [ -n "$rv_container" ]; then
+        set -- apptainer exec --nv --bind "$RV_SNAPSHOT,$RV_OUTPUT_DIR,$RV_CHECKPOINT_DIR" --pwd "$PWD" "$rv_container" "$@"
+    fi
     exec "$@"
 }
 
@@ -195,6 +329,7 @@ rv_await() {
 # rv_end STATUS: keep what is to be kept, and end the job so.
 rv_end() {
     rv_copy_kept loud
+    rv_note_changes
     if [ "$1" -ne 0 ] && [ -n "$rv_errors" ] && grep -q 'Permission denied' "$rv_errors" 2>/dev/null; then
         printf '%s\n' "rvstate: files of this snapshot are read-only, for it shares them with other jobs." \
             "  → Write to a new file, or submit with --writable, or name it under [snapshot] writable." >&2

@@ -20,15 +20,16 @@ from rvstate.slurm import sacct, squeue, states
 from rvstate.slurm.sacct import AccountingRow
 from rvstate.slurm.squeue import JobRow
 from rvstate.slurm.states import FINISHED, JobState
+from rvstate.workflows.pace import Pace, settling
 from rvstate.workflows.session import Session
 
 _RECENT = 50  # runs; older ones are history, not news
 _POLL = 1.0  # seconds between two questions while following
-_UNKNOWN_POLLS = 30
+# questions in a row at which nobody knew the job: when that is told, and when it is the end
+_UNKNOWN_TOLD, _UNKNOWN_END = 3, 6
 _SILENCE = 600  # seconds without a word of controller or job
 # slurm_strerror(ESLURM_INVALID_JOB_ID): the job left the queue
 _NO_SUCH_JOB = "Invalid job id"
-_SETTLE, _SETTLE_POLLS = 0.5, 20  # seconds; accounting lags by about one
 _LAST_LINES = 50
 _READ_MOST = 4 << 20  # bytes; of each file, as remote/read_log.sh has it
 # paths before any look: the scripts put the real roots in
@@ -324,6 +325,7 @@ def read(
     streams: tuple[str, ...],
     offsets: dict[str, int],
     tail: int | None = None,
+    ask: bool = True,
 ) -> Read:
     """What was written behind `offsets`, which are moved on.
 
@@ -333,12 +335,13 @@ def read(
         streams: As `streams` gives them.
         offsets: Bytes read of each stream; one that is missing begins at the start.
         tail: Begin that many lines before the end, where there is no offset yet.
+        ask: Whether Slurm is asked; else the job's own record alone says whether it has ended.
     """
     lines = "0" if tail is None else f"+{tail}"
     first = {stream: lines if stream != logmerge.CLOCK else "0" for stream in streams}
     words = [w for s in streams for w in (_path(record, s), str(offsets.get(s, first[s])))]
     queue = past = ""
-    if not _is_local(session):
+    if ask and not _is_local(session):
         jobs = (record.job or "",)
         queue = join(squeue.command(jobs=jobs, finished=True))
         past = join(sacct.command(jobs=jobs))
@@ -392,11 +395,13 @@ def follow(
         UnreachableError: Nobody has known the job for a while, or the controller was silent.
     """
     offsets: dict[str, int] = {}
-    unknown = 0
+    pace = Pace()
     silent_since: float | None = None
+    unknown = 0
     while True:
+        ask = pace.due(time.monotonic())
         try:
-            found = read(session, record, streams, offsets, tail)
+            found = read(session, record, streams, offsets, tail, ask)
         except UnreachableError:
             # nothing was counted as read, so no line is lost or repeated
             tell("the connection is lost; trying again")
@@ -405,17 +410,29 @@ def follow(
         yield found.pieces
         if found.ended and not found.pieces:
             return
-        silent_since = _patience(record, found, silent_since, tell)
-        unknown = 0 if found.known or found.silent else unknown + 1
-        if unknown == _UNKNOWN_POLLS // 3:
-            tell(f"nobody knows job {record.job} any more; waiting for a word of how it ended")
-        if unknown > _UNKNOWN_POLLS:
-            raise UnreachableError(
-                f"Nobody knows job {record.job} any more, so how it ended cannot be said.",
-                "Ask again later with `rvstate ps -a`; accounting may lag.",
-            )
-        if not found.pieces:
+        if ask:
+            silent_since = _patience(record, found, silent_since, tell)
+            unknown = _lost(record, found, unknown, tell)
+        if not found.ended:
             time.sleep(_POLL)
+
+
+def _lost(record: RunRecord, found: Read, unknown: int, tell: Callable[[str], None]) -> int:
+    """At how many questions in a row nobody has known the job.
+
+    Raises:
+        UnreachableError: At too many.
+    """
+    if found.known or found.silent:
+        return 0
+    if unknown + 1 == _UNKNOWN_TOLD:
+        tell(f"nobody knows job {record.job} any more; waiting for a word of how it ended")
+    if unknown + 1 == _UNKNOWN_END:
+        raise UnreachableError(
+            f"Nobody knows job {record.job} any more, so how it ended cannot be said.",
+            "Ask again later with `rvstate ps -a`; accounting may lag.",
+        )
+    return unknown + 1
 
 
 def _patience(
@@ -456,7 +473,7 @@ def ending(session: Session, record: RunRecord, tell: Callable[[str], None]) -> 
     """
     tell("asking how it ended")
     found = record
-    for _ in range(_SETTLE_POLLS):
+    for pause in settling():
         try:
             found = find(runs(session), record.run_id)
         except UnreachableError:
@@ -465,7 +482,7 @@ def ending(session: Session, record: RunRecord, tell: Callable[[str], None]) -> 
             break
         if found.state in FINISHED:
             break
-        time.sleep(_SETTLE)
+        time.sleep(pause)
     if found.state not in FINISHED and found.exit_code is not None:
         ended = JobState.COMPLETED if found.exit_code == 0 else JobState.FAILED
         found = replace(found, state=ended)

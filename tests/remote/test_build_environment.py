@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 
+from rvstate import archive
 from rvstate.script import Script
 from tests import runkit
 from tests.runkit import Ran, run
@@ -10,7 +11,6 @@ from tests.runkit import Ran, run
 UV = """#!/bin/sh
 # uv, as far as build_environment.sh can tell
 echo "$@" >>"${0%/*}/calls"
-[ "$1" = nice ] && shift
 case "$1 $2" in
     "venv "*)
         for last; do :; done
@@ -24,6 +24,7 @@ case "$1 $2" in
     "pip check") [ ! -e "${0%/*}/contradict" ] || { echo "a needs b" >&2; exit 1; } ;;
 esac
 """
+RECIPE = "digest {digest}\nkind uv\nsource require ments.txt\nimports named\ninternet yes\n"
 
 
 class Place:
@@ -46,18 +47,20 @@ class Place:
         return Script(
             "build_environment",
             (
+                "build",
                 str(generation.parent / "lock"),
                 "5",
                 str(self.link),
                 str(generation),
-                digest,
                 str(self.root / "tools/uv"),
                 str(self.root / "cache"),
-                "",
-                "python3",
                 str(self.root / "work/code"),
                 state,
-                "require ments.txt",
+                "token",
+            ),
+            archive.bundle(
+                {"recipe": RECIPE.format(digest=digest), "inspect.py": ""},
+                {"inputs": ("./require ments.txt",)},
             ),
         )
 
@@ -76,7 +79,9 @@ def place(tmp_path: Path) -> Place:
 
 def test_an_environment_is_built_checked_stamped_and_linked(place: Place) -> None:
     """In that order; the requirements are the ones of the code."""
-    assert place.build().lines == [f"built {place.generation('d1')}"]
+    said = place.build().lines
+    assert said[-1] == f"built {place.generation('d1')}"
+    assert said[0].split()[0] == "size"
     assert place.link.resolve() == place.generation("d1")
     stamp = (place.generation("d1") / ".rvstate-environment").read_text()
     assert stamp.splitlines() == ["d1", "Python 3.99"]

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import posixpath
 from dataclasses import replace
 
 from rvstate import command, git, notification
 from rvstate import desired as desired_state
+from rvstate.errors import ConfigError
 from rvstate.launch import Launch
-from rvstate.model import environment as environments
-from rvstate.model.environment import Package
+from rvstate.model.environment.package import Package, uses_paths
+from rvstate.model.environment.spec import EnvironmentSpec
 from rvstate.model.job import JobSpec
 from rvstate.model.layout import Layout, Workspace
 from rvstate.model.project import Project, Tree
@@ -32,6 +34,7 @@ def job_spec(
     package: Package | None,
     layout: Layout,
     workspace: Workspace,
+    environment: EnvironmentSpec | None,
     generation: RemotePath | None,
     asked_for: SbatchOptions,
     launch: Launch,
@@ -47,7 +50,8 @@ def job_spec(
         package: Its own package, where it is one.
         layout: The account's paths.
         workspace: The project's and branch's paths.
-        generation: The directory of its environment, or None.
+        environment: Its environment, or None.
+        generation: The directory of it, where rvstate builds it.
         asked_for: What is asked of the scheduler.
         launch: How the command is started.
         run_id: Names the run.
@@ -87,6 +91,7 @@ def job_spec(
         variables_file=layout.env_file,
         modules=tuple(m for m in modules if m),
         environment=generation,
+        activated=_activated(environment, workspace, name, run_id),
         snapshot=workspace.snapshots / f"{name}-{run_id}",
         subdirectory=project.subdirectory,
         sources=_sources(tree) if package is not None else "",
@@ -117,6 +122,35 @@ def _for_launch(asked_for: SbatchOptions, launch: Launch) -> SbatchOptions:
     )
 
 
+def _activated(
+    environment: EnvironmentSpec | None,
+    workspace: Workspace,
+    name: str,
+    run_id: str,
+) -> tuple[str, ...]:
+    """An environment that is only activated, with the places where a job looks for it.
+
+    A path relative to the project's root is looked for in the job's snapshot, and then in the code
+    as it was last sent: what was made over there by hand is in no snapshot.
+    """
+    if environment is None or environment.managed:
+        return ()
+    path = environment.path
+    if path.startswith("/") or "/" not in path.rstrip("/"):
+        return (environment.kind, path)
+    inner = posixpath.normpath(path)
+    if inner.startswith(".."):
+        raise ConfigError(
+            f"environment.path is {path}, which is outside the project.",
+            "Write an absolute path on the cluster, or one below the project's root.",
+        )
+    return (
+        environment.kind,
+        workspace.snapshots / f"{name}-{run_id}" / inner,
+        workspace.code / inner,
+    )
+
+
 def _code_variables(project: Project, packaged: bool) -> dict[str, str]:
     """What tools would ask git for: no .git travels."""
     if project.commit is None:
@@ -134,7 +168,7 @@ def _code_variables(project: Project, packaged: bool) -> dict[str, str]:
 
 def _sources(tree: Tree) -> str:
     """Where the project's own package is imported from, so that no job imports a newer one."""
-    return "src" if environments.uses_paths(file.path for file in tree.files) else "."
+    return "src" if uses_paths(file.path for file in tree.files) else "."
 
 
 def _is_large(tree: Tree) -> bool:

@@ -17,16 +17,16 @@ from rvstate import desired as desired_state
 from rvstate.errors import (
     RefusedError,
 )
-from rvstate.model import environment as environments
-from rvstate.model.environment import EnvironmentSpec, Package
+from rvstate.model.environment.package import Package, package_files
+from rvstate.model.environment.package import package as own_package
 from rvstate.model.layout import SYMBOLIC, Layout, Workspace
 from rvstate.model.observed import ObservedState
 from rvstate.model.plan import Plan
 from rvstate.model.project import Project, Scan, Tree, TreeChange, difference
 from rvstate.model.resources import DesiredState
-from rvstate.paths import RemotePath
 from rvstate.script import Script
 from rvstate.transport import Running, Ssh
+from rvstate.workflows.run import environment
 from rvstate.workflows.run.jobspec import job_spec
 from rvstate.workflows.run.launching import launching
 from rvstate.workflows.run.named import check_script
@@ -69,16 +69,16 @@ def prepare(
     _check_required(project, order.require)
     launch = launching(order, project, request.shape_of(order.request, asked_for))
     read = _reader(project)
-    package = environments.package(read)
+    package = own_package(read)
     _check_package(package)
     # the answer travels while the project is read
     asked, script = _question(session, project)
     running = None
     if look is None:
         script, running = _begin(session, script)
-    wanted_env = _environment(session, read)
     scan = _scan(session, project)
     check_script(order, project, scan.tree)
+    wanted_env = environment.declared(session, read, scan.tree)
     if ahead:
         # what submits takes longer to load than the answer needs to come
         importlib.import_module("rvstate.infra.runs")
@@ -92,8 +92,7 @@ def prepare(
     layout = Layout(observed.account)
     workspace = layout.workspace(project.name, project.branch_component)
     _check_identity(observed, workspace, project)
-    generation = _generation(layout, project, wanted_env)
-    stamp = observed.texts.get(workspace.environment / ".rvstate-environment", "")
+    chosen = environment.choose(wanted_env, order.words, layout, project, workspace, observed)
     run_id = order.run_id or _new_run_id()
     spec = job_spec(
         session,
@@ -103,7 +102,8 @@ def prepare(
         package,
         layout,
         workspace,
-        generation,
+        chosen.spec,
+        chosen.generation,
         asked_for,
         launch,
         run_id,
@@ -121,18 +121,19 @@ def prepare(
         workspace=workspace,
         observed=observed,
         plan=plan,
-        environment=wanted_env,
-        generation=generation,
-        environment_ready=wanted_env is None or stamp.split("\n", 1)[0] == wanted_env.digest,
+        environment=chosen.spec,
+        generation=chosen.generation,
+        environment_ready=chosen.ready,
         code_state=code_state,
         spec=spec,
         text=batchscript.render(spec),
-        package=environments.package_files(package, git.version(project)) if package else (),
+        package=package_files(package, git.version(project)) if package else (),
         order=order,
         notices=(
             *launch.notices,
             *notification.notices(session.config.settings, session.config.site),
             *_notices(order, project, scan, change),
+            *chosen.notices,
         ),
     )
 
@@ -227,12 +228,6 @@ def _reader(project: Project) -> Callable[[str], str | None]:
     return read
 
 
-def _environment(session: Session, read: Callable[[str], str | None]) -> EnvironmentSpec | None:
-    settings, site = session.config.settings, session.config.site
-    module = settings.modules.python or site.modules.python or ""
-    return environments.spec(read, settings.environment.python or "", module)
-
-
 def _scan(session: Session, project: Project) -> Scan:
     seen = session.state.seen(project.root)
     scan = git.scan(project, seen)
@@ -256,6 +251,7 @@ def _question(session: Session, project: Project) -> tuple[tuple[probe.Question,
         ("text", place.manifest),
         ("text", place.root / "identity"),
         ("text", place.environment / ".rvstate-environment"),
+        ("stat", place.environment / "bin" / "python"),
     )
     return asked, probe.script(session.scratch, session.home, asked)
 
@@ -269,16 +265,6 @@ def _check_identity(observed: ObservedState, workspace: Workspace, project: Proj
             "Rename this project's directory. If it is the same project after all, let it in: "
             f"rvstate exec \"rm '{workspace.root}/identity'\".",
         )
-
-
-def _generation(
-    layout: Layout, project: Project, spec: EnvironmentSpec | None
-) -> RemotePath | None:
-    if spec is None:
-        return None
-    # a name that no branch can have, for no component begins with a dot
-    folder = layout.envs / project.name / ".generations" / project.branch_component
-    return folder / spec.digest
 
 
 def known_tree(session: Session, workspace: Workspace, code_state: str, tree: Tree) -> Tree | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from rvstate.model.environment import EnvironmentSpec
+from rvstate.model.environment.spec import EnvironmentSpec
 from rvstate.model.job import JobSpec
 from rvstate.model.layout import Layout, Workspace
 from rvstate.model.observed import ObservedState

@@ -13,6 +13,7 @@ from rvstate.model.project import Tree, difference
 from rvstate.script import Script
 from rvstate.shell import join, printf_b
 from rvstate.slurm import sacct, squeue
+from rvstate.workflows.run.environment import payload
 from rvstate.workflows.run.prepared import Prepared
 from rvstate.workflows.run.receipt import receipt
 from rvstate.workflows.session import Session
@@ -62,19 +63,18 @@ def build_script(prepared: Prepared) -> Script | None:
     return Script(
         "build_environment",
         (
+            "build",
             generation.parent / "lock",
             "600",
             prepared.workspace.environment,
             generation,
-            spec.digest,
             prepared.observed.tools.get("uv") or prepared.layout.tools / "bin" / "uv",
             prepared.layout.scratch_caches / "uv",
-            spec.module,
-            spec.python,
             prepared.workspace.code,
             prepared.tree.state,
-            *spec.sources,
+            prepared.run_id,
         ),
+        payload(spec),
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
+from rvstate.diff import human_bytes
 from rvstate.errors import (
     ConvergeError,
     ProbeError,
@@ -139,5 +140,15 @@ def _told(said: tuple[str, ...], prepared: Prepared) -> tuple[str, ...]:
             found.append(
                 f"job {value} of the same name is active, and both use RV_CHECKPOINT_DIR "
                 f"{prepared.layout.checkpoints / name}; --name tells them apart"
+            )
+        elif word == "deferred":
+            found.append(f"{value} is built by the first job, on its compute node")
+        elif word == "note":
+            found.append(value)
+        elif word == "size":
+            files, size, new = map(int, value.split())
+            found.append(
+                f"the environment has {files} files, {human_bytes(size)}, of which "
+                f"{human_bytes(new)} are new on disk"
             )
     return tuple(found)

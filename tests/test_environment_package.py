@@ -7,52 +7,13 @@ from pathlib import Path
 import pytest
 
 from rvstate.errors import ConfigError
-from rvstate.model import environment
+from rvstate.model.environment import package as environment
 
 
 def reader(**files: str) -> Callable[[str], str | None]:
     """The files of a project, their names with `__` for a dot and `_of_` for a slash."""
     named = {k.replace("_of_", "/").replace("__", "."): v for k, v in files.items()}
     return named.get
-
-
-def digest(python: str = "", module: str = "", **files: str) -> str:
-    found = environment.spec(reader(**files), python, module)
-    assert found is not None
-    return found.digest
-
-
-def test_a_project_without_requirements_has_no_environment() -> None:
-    """Nothing is built for what declares nothing."""
-    assert environment.spec(reader(), "", "") is None
-
-
-def test_requirements_come_before_pyproject() -> None:
-    """As documented, requirements.txt is what counts where there are both."""
-    found = environment.spec(reader(requirements__txt="a", pyproject__toml="b"), "", "")
-    assert found is not None
-    assert found.sources == ("requirements.txt",)
-
-
-def test_everything_that_decides_the_result_is_in_the_digest() -> None:
-    """The file, its includes and theirs, the interpreter and the module; nothing else."""
-    base = {"requirements__txt": "-r more.txt\n-c sub/con.txt\ntorch\n", "more__txt": "a\n"}
-    plain = digest(**base)
-    assert digest(**base) == plain
-    assert digest(**base, other__txt="x") == plain
-    assert digest(**base, sub_of_con__txt="b==1\n") != plain
-    different = [
-        digest(**(base | {"requirements__txt": "torch\n"})),
-        digest(**(base | {"more__txt": "a==2\n"})),
-        digest(python="3.12", **base),
-        digest(module="miniforge/1", **base),
-    ]
-    assert len({plain, *different}) == 5
-
-
-def test_files_that_include_each_other_end() -> None:
-    """A circle of includes is read once round."""
-    assert digest(requirements__txt="-r b.txt\n", b__txt="-r requirements.txt\n")
 
 
 TOML = """

@@ -1,0 +1,1 @@
+"""A project's Python environment: what is declared, what decides what is in it, its own package."""

@@ -1,0 +1,127 @@
+"""Which environment a run gets: what is declared, what is there, and whether to build."""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from rvstate import archive, assets, command
+from rvstate.errors import RefusedError
+from rvstate.model.environment.spec import EnvironmentSpec, Surroundings, spec
+from rvstate.model.layout import Layout, Workspace
+from rvstate.model.observed import ObservedState, Present
+from rvstate.model.project import Project, Tree
+from rvstate.paths import RemotePath
+from rvstate.workflows.session import Session
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """The environment of a run.
+
+    Args:
+        spec: What is declared; None where nothing is.
+        generation: The generation that the job runs in, or None.
+        ready: Whether nothing has to be built.
+        notices: What the user should know.
+    """
+
+    spec: EnvironmentSpec | None
+    generation: RemotePath | None = None
+    ready: bool = True
+    notices: tuple[str, ...] = ()
+
+
+def declared(
+    session: Session, read: Callable[[str], str | None], tree: Tree
+) -> EnvironmentSpec | None:
+    """The environment that the project declares; its files must be among those that are sent.
+
+    Raises:
+        ConfigError: The declaration is wrong.
+        RefusedError: A file that it needs is not sent, or could change under a job.
+    """
+    settings, site = session.config.settings, session.config.site
+    around = Surroundings(
+        settings.modules.python or site.modules.python or "",
+        settings.modules.compiler or site.modules.compiler or "",
+        settings.modules.cuda or site.modules.cuda or "",
+        site.compute_internet is not False,
+    )
+
+    def below(path: str) -> dict[str, str]:
+        inside = "" if path == "." else f"{posixpath.normpath(path)}/"
+        found = {
+            f.path: f"{f.kind} {f.digest}"
+            for f in tree.files
+            if f.path == path or f.path.startswith(inside)
+        }
+        if not found:
+            raise RefusedError(
+                f"The environment needs {path}, and nothing of that name is sent.",
+                "Add it to the project; an ignore rule may hold it back.",
+            )
+        return found
+
+    found = spec(settings.environment, around, read, below)
+    if found is not None and found.inputs:
+        sent = {file.path for file in tree.files}
+        missing = [name for name in found.inputs if name not in sent]
+        if missing:
+            raise RefusedError(
+                f"The environment needs {missing[0]}, and an ignore rule holds it back.",
+                "Take it out of .gitignore or .rvignore.",
+            )
+    return found
+
+
+def choose(
+    found: EnvironmentSpec | None,
+    words: tuple[str, ...],
+    layout: Layout,
+    project: Project,
+    workspace: Workspace,
+    observed: ObservedState,
+) -> Chosen:
+    """What the job runs in.
+
+    A command that starts Python gets the environment as it is declared now. A shell command gets
+    the one that is there, as it is; where there is none, it is built, so that no job falls back to
+    the system's Python.
+
+    Args:
+        found: What is declared.
+        words: The command.
+        layout: The account's paths.
+        project: The project.
+        workspace: The project's and branch's paths.
+        observed: The look.
+    """
+    if found is None or not found.managed:
+        return Chosen(found)
+    # a name that no branch can have, for no component begins with a dot
+    folder = layout.envs / project.name / ".generations" / project.branch_component
+    stamp = observed.texts.get(workspace.environment / ".rvstate-environment", "")
+    present = stamp.split("\n", 1)[0]
+    python = observed.entry(workspace.environment / "bin" / "python")
+    # an interpreter that a module brought goes when the module does
+    runs = isinstance(python, Present) and "f" in (python.type, python.leads_to)
+    if present == found.digest and runs:
+        return Chosen(found, folder / found.digest)
+    if present and runs and command.is_opaque(words):
+        return Chosen(
+            found,
+            folder / present,
+            notices=(
+                "the requirements have changed since the environment was built, and a shell "
+                "command gets it as it is; `rvstate run python ...` brings it up to date",
+            ),
+        )
+    return Chosen(found, folder / found.digest, ready=False)
+
+
+def payload(found: EnvironmentSpec) -> bytes:
+    """What travels to the build: the recipe, the names of its files, the program that checks."""
+    texts = {"recipe": found.text, "inspect.py": assets.program("inspect_environment")}
+    return archive.bundle(texts, {"inputs": tuple(f"./{name}" for name in found.inputs)})

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Keep files young that the site's purge would take, or say how old they are.
 #   main ACTION SCRATCH_TEMPLATE HOME CLOCK DAYS QUEUE VICTIMS CACHE...
-# ACTION: touch, or report, which changes nothing, or count, which is a scheduled report.
+# ACTION: touch; report, which changes nothing; or count, a report whose sum is kept.
 # CLOCK: atime, mtime, atime-or-ctime (the younger counts) or atime-and-mtime (the older counts).
 # DAYS: the site's limit; what is past half of it is at risk.  QUEUE: a command line that lists the
 # user's jobs, their runs' ids somewhere; empty where there is none.  VICTIMS: the site's own list of
@@ -330,6 +330,8 @@ date_of() {
 doomed() {
     [ -n "$victims" ] || return 0
     rv_expand "$victims"
+    # without the tool nobody knows, which is not none
+    command -v "${rv_text%% *}" >/dev/null 2>&1 || return 0
     prefixes=environments=/.rv/envs/${rv_newline}account=/.rv/${rv_newline}workspaces=/rv-workspaces/
     for name; do prefixes=$prefixes$rv_newline$name=/.cache/$name/; done
     # the list names scratch as the user or as the file server does
@@ -344,19 +346,4 @@ doomed() {
               if (index($0, own path[i]) || index($0, other path[i])) { count[i]++; break } }
         END { for (i = 1; i <= many; i++) printf "%d %s\n", count[i], name[i]
             printf "%d .\n", total }'
-}
-
-# rv_scheduled RECORD: what a schedule on the cluster runs; RECORD holds main's arguments, one a
-# line.  Silent while all is well, for what is said is mailed.
-rv_scheduled() {
-    record=$1
-    [ -r "$record" ] || rv_fail "$record is gone; run rvstate converge" || return 1
-    set --
-    while IFS= read -r line; do set -- "$@" "$line"; done <"$record"
-    heard=$(main "$@") || return 1
-    troubles=$(printf '%s\n' "$heard" | sed -n 's/^troubles //p')
-    if [ "${troubles:-0}" != 0 ]; then
-        printf '%s\n' "$heard" | sed -n 's/^trouble //p' >&2
-        return 1
-    fi
 }

@@ -279,6 +279,13 @@ def test_report_counts_and_changes_nothing(account: Account) -> None:
     assert said.keys() | {"success", "last"} == keep(account, "report", victims=listed).keys()
 
 
+def test_without_the_sites_tool_nobody_knows(account: Account) -> None:
+    """A list that cannot be had is not an empty list."""
+    said = keep(account, "report", victims="no-such-tool --of {user}")
+    assert "victims" not in said
+    assert "troubles" in said
+
+
 def test_a_queue_that_does_not_answer_keeps_everything(account: Account) -> None:
     """Whoever cannot tell what is needed lets nothing go."""
     path = old(account, f"rv-workspaces/p/main/snapshots/rv-a-{GONE}/train.py")

@@ -11,6 +11,7 @@ _LAUNCHERS = frozenset(
         *("bash", "sh", "exec", "env", "nohup", "time", "srun"),
     }
 )
+_STARTERS = frozenset({"torchrun", "accelerate", "deepspeed", "srun"})
 _SCRIPTS = {".py": "python", ".sh": "bash", ".bash": "bash"}
 _INTERPRETER = re.compile(r"(?:\S*/)?(?:python[0-9.]*|bash|sh)")
 _ASSIGNMENT = re.compile(r"[A-Za-z_][A-Za-z0-9_]*=")
@@ -72,6 +73,10 @@ _STARTS_PYTHON = re.compile(r"python[0-9.]*|torchrun|accelerate|deepspeed|.*\.py
 def job_name(words: tuple[str, ...]) -> str:
     """A name from the command: the script's or the first telling word's, at most 40 characters."""
     parts = words[0].split() if len(words) == 1 else list(words)
+    script = script_in(words)
+    if script is not None and parts[0] in _STARTERS:
+        # which of a launcher's options have values is not known here
+        parts = [script]
     skip = False
     for word in parts:
         if skip or word in _LAUNCHERS or _ASSIGNMENT.match(word):

@@ -157,7 +157,7 @@ rv_ended() {
 }
 
 # rv_launchers: accelerate and deepspeed take no variables, so these stand in front of them and add
-# the options that the user did not give.
+# the options that the user did not give; as functions too, for lines that put their own PATH in front.
 rv_launchers() {
     local name
     mkdir -p "$RV_RUN_DIR/launchers" || rv_give_up "cannot write to $RV_RUN_DIR"
@@ -169,6 +169,11 @@ rv_launchers() {
         printf '%s slots=%s\n' "$name" "$RV_RANKS"
     done >"$RV_RUN_DIR/hostfile"
     PATH=$RV_RUN_DIR/launchers:$PATH
+    # shellcheck disable=SC2329 # bash calls these by name
+    accelerate() { "$RV_RUN_DIR/launchers/accelerate" "$@"; }
+    # shellcheck disable=SC2329
+    deepspeed() { "$RV_RUN_DIR/launchers/deepspeed" "$@"; }
+    export -f accelerate deepspeed
 }
 
 # rv_given NAME WORDS...: whether --NAME is among them, with dashes or underscores.
@@ -219,7 +224,7 @@ rv_on_node() {
     NODE_RANK=$SLURM_NODEID
     PET_NODE_RANK=$SLURM_NODEID
     export NODE_RANK PET_NODE_RANK
-    exec >>"$RV_LOG.node$SLURM_NODEID.out" 2>>"$RV_LOG.node$SLURM_NODEID.err" </dev/null
+    rv_node_logs
     if [ "$RV_START" = rank ]; then
         RANK=$SLURM_PROCID
         LOCAL_RANK=$SLURM_LOCALID
@@ -237,8 +242,41 @@ rv_on_node() {
         # of several only the first can make this file
         (set -o noclobber && printf '%s %s\n' "$status" "$SLURM_NODEID" >"$RV_RUN_DIR/failed") 2>/dev/null
     fi
+    rv_drain
     : >"$RV_RUN_DIR/ended.$SLURM_NODEID.$SLURM_LOCALID"
     exit "$status"
+}
+
+# Where the programs of this node write.  Programs that share a log would tear each other's lines, so
+# each of several has a process that writes whole ones.
+rv_node_logs() {
+    local log=$RV_LOG.node$SLURM_NODEID
+    rv_pumps=()
+    exec </dev/null
+    if [ "$RV_START" != rank ] || [ "$RV_RANKS" = 1 ]; then
+        exec >>"$log.out" 2>>"$log.err"
+        return
+    fi
+    exec > >(rv_pump "$log.out")
+    rv_pumps+=("$!")
+    exec 2> >(rv_pump "$log.err")
+    rv_pumps+=("$!")
+}
+
+rv_pump() {
+    # a program that is told to end may still have something to say
+    trap '' TERM INT HUP USR1 USR2
+    exec sed -u '' >>"$1" 2>/dev/null
+}
+
+# rv_drain: wait for the last lines, but not for ever: what the program left behind may hold its log.
+rv_drain() {
+    local turn
+    exec >/dev/null 2>&1
+    for turn in 1 1 1 2 2 3 5 5; do
+        kill -0 "${rv_pumps[@]}" 2>/dev/null || return 0
+        sleep "0.$turn"
+    done
 }
 
 # rv_node_program COMMAND...: becomes the user's program.

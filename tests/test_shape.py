@@ -32,6 +32,7 @@ FLOORS: tuple[frozenset[str], ...] = (
             "shape",
             "launcher",
             "launch",
+            "hardware",
             "logmerge",
             "retention",
             "keepalive",

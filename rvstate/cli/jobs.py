@@ -91,7 +91,7 @@ def logs(
         return 0
     printer = Printer(raw=raw, merge=workflow.merge(record), prefix=node is None)
     if follow:
-        return follow_to_end(account, record, streams, printer, tail)
+        return workflow.exit_status(follow_to_end(account, record, streams, printer, tail))
     offsets: dict[str, int] = {}
     while pieces := workflow.read(account, record, streams, offsets, tail).pieces:
         printer.show(pieces)
@@ -159,14 +159,14 @@ def follow_to_end(
     streams: tuple[str, ...],
     printer: Printer,
     tail: int | None = None,
-) -> int:
-    """Show a run's log until it has ended, and how it did; the exit code to end with."""
+) -> RunRecord:
+    """Show a run's log until it has ended, and how it did; without streams only that."""
     for pieces in workflow.follow(account, record, streams, _note, tail):
         printer.show(pieces)
     printer.end()
     ended = workflow.ending(account, record, lambda _: None)
     view.show_end(ended)
-    return workflow.exit_status(ended)
+    return ended
 
 
 def _note(text: str) -> None:

@@ -11,6 +11,7 @@ import click
 
 from rvstate.cli.common import Progress, account_options, json_option, session
 from rvstate.errors import ConfigError, RefusedError
+from rvstate.hardware import Trouble
 from rvstate.model.job import RunRecord
 from rvstate.request import Request, raw_option, with_preset
 from rvstate.slurm.states import JobState
@@ -71,6 +72,11 @@ def job_options(function: _F) -> _F:
 @click.command(context_settings={"allow_interspersed_args": False})
 @job_options
 @click.option("-f", "--follow", is_flag=True, help="Show the log until the job has ended.")
+@click.option(
+    "--retry-hardware",
+    is_flag=True,
+    help="Wait for the end; if a node was at fault, submit once more without it. -f does so too.",
+)
 @click.option("--dry-run", is_flag=True, help="Show plan and batch script; submit nothing.")
 @click.option("--resume", is_flag=True, help="Look up the run whose answer never came.")
 @json_option
@@ -78,6 +84,7 @@ def job_options(function: _F) -> _F:
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
 def run(
     follow: bool,
+    retry_hardware: bool,
     dry_run: bool,
     resume: bool,
     as_json: bool,
@@ -105,8 +112,9 @@ def run(
     tell = Progress(quiet=as_json)
     if not as_json:
         view.show_where(account.config)
+    wait = "log" if follow else "end" if retry_hardware else ""
     if resume:
-        return _finish(account, again.resume(account, here, tell), tell, follow, as_json)
+        return _finish(account, again.resume(account, here, tell), tell, wait, as_json)
     order = _order(account, command, here, options)
     order, about_name = named(account, order, asking=not dry_run)
     for notice in about_name:
@@ -117,7 +125,7 @@ def run(
     if dry_run:
         view.show_dry_run(prepared, tested(account, prepared), as_json=as_json)
         return 0
-    return _finish(account, submit(account, prepared, tell), tell, follow, as_json)
+    return _finish(account, submit(account, prepared, tell), tell, wait, as_json)
 
 
 @click.command(context_settings={"allow_interspersed_args": False})
@@ -159,7 +167,8 @@ def rerun(
     tell = Progress(quiet=as_json)
     if not as_json:
         view.show_where(account.config)
-    return _finish(account, again.rerun(account, run, tell), tell, follow, as_json)
+    wait = "log" if follow else ""
+    return _finish(account, again.rerun(account, run, tell), tell, wait, as_json)
 
 
 def _order(
@@ -202,17 +211,41 @@ def _show_notices(prepared: Prepared, command: tuple[str, ...]) -> None:
 
 
 def _finish(
-    account: Session, submitted: Submitted, tell: Progress, follow: bool, as_json: bool
+    account: Session, submitted: Submitted, tell: Progress, wait: str, as_json: bool
 ) -> int:
+    """Say what was submitted, and wait: for its `log`, for its `end`, or not at all (empty)."""
+    _say_submitted(submitted, tell, as_json)
+    if not wait:
+        if as_json:
+            click.echo(view.run_document(submitted))
+        return 0
+    status, found = _await_end(account, submitted, wait, as_json)
+    if found is not None:
+        view.show_trouble(found, again=bool(found.nodes))
+    if found is not None and found.nodes:
+        submitted = again.without_nodes(account, submitted, found.nodes, tell)
+        _say_submitted(submitted, tell, as_json)
+        # once: a second fault is for people to look at
+        status, found = _await_end(account, submitted, wait, as_json)
+        if found is not None:
+            view.show_trouble(found, again=False)
+    if as_json:
+        click.echo(view.run_document(submitted, exit_code=status))
+    return status
+
+
+def _say_submitted(submitted: Submitted, tell: Progress, as_json: bool) -> None:
     tell.done()
     for notice in submitted.notices:
         click.echo(f"rvstate: {notice}", err=True)
     if not as_json:
         view.show_submitted(submitted)
-    elif not follow:
-        click.echo(view.run_document(submitted))
-    if not follow:
-        return 0
+
+
+def _await_end(
+    account: Session, submitted: Submitted, wait: str, as_json: bool
+) -> tuple[int, Trouble | None]:
+    """The exit code of a run that has ended, and what the hardware did to it."""
     from rvstate.cli.jobs import Printer, follow_to_end
     from rvstate.workflows import jobs
 
@@ -226,10 +259,10 @@ def _finish(
         parts=log_parts(submitted.prepared.spec),
     )
     printer = Printer(errors_only=as_json, merge=jobs.merge(record))
-    status = follow_to_end(account, record, jobs.streams(record), printer)
-    if as_json:
-        click.echo(view.run_document(submitted, exit_code=status))
-    return status
+    logs = jobs.streams(record) if wait == "log" else ()
+    ended = follow_to_end(account, record, logs, printer)
+    status = jobs.exit_status(ended)
+    return status, jobs.hardware_trouble(account, ended) if status else None
 
 
 def _project(here: Path) -> Path | None:

@@ -9,6 +9,7 @@ import click
 
 from rvstate.config import Config
 from rvstate.diff import human_bytes
+from rvstate.hardware import Trouble
 from rvstate.model.job import RunRecord
 from rvstate.slurm import duration
 from rvstate.slurm.states import FINISHED
@@ -39,6 +40,7 @@ def show_dry_run(prepared: Prepared, tested: str, *, as_json: bool) -> None:
             "files_to_send": len(prepared.change.changed),
             "bytes_to_send": sum(file.size for file in prepared.change.changed),
             "environment_ready": prepared.environment_ready,
+            **_shape(prepared),
             "script": prepared.text,
             "test_only": tested,
             "notices": list(prepared.notices),
@@ -113,6 +115,22 @@ def show_end(record: RunRecord) -> None:
     click.echo(f"{record.name} ({record.job}): {record.state.value}{code}", err=True)
 
 
+def show_trouble(found: Trouble, *, again: bool) -> None:
+    """That a node was at fault, and what becomes of the run.
+
+    Args:
+        found: The fault.
+        again: Whether the run is submitted once more now.
+    """
+    where = ", ".join(found.nodes) or "a node, Slurm does not say which,"
+    click.echo(f"rvstate: {where} {found.what}", err=True)
+    if again:
+        click.echo("  → It is submitted once more, without that node.", err=True)
+    else:
+        known = ",".join(found.nodes) or "NODE"
+        click.echo(f"  → Submit it again with --exclude {known}.", err=True)
+
+
 def run_document(submitted: Submitted, exit_code: int | None = None) -> str:
     """The document of `rvstate run --json`.
 
@@ -139,11 +157,22 @@ def run_document(submitted: Submitted, exit_code: int | None = None) -> str:
             "script": spec.run_directory / "job.sh",
             "log": submitted.log,
             "error_log": submitted.error_log,
+            **_shape(prepared),
             "submitted": submitted.new,
             "remote_commands": submitted.remote_commands,
             **followed,
         }
     )
+
+
+def _shape(prepared: Prepared) -> dict[str, Any]:
+    """How many nodes and GPUs on each, and what is started on them."""
+    options = prepared.spec.options
+    return {
+        "nodes": options.nodes or 1,
+        "gpus_per_node": options.gpus[1] if options.gpus else 0,
+        "start": prepared.spec.start or None,
+    }
 
 
 def ps_document(records: tuple[RunRecord, ...]) -> str:

@@ -10,8 +10,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from rvstate import logmerge, process
+from rvstate import hardware, logmerge, process
 from rvstate.errors import ConfigError, RvstateError, UnreachableError
+from rvstate.hardware import Trouble
 from rvstate.model.job import RunRecord
 from rvstate.model.layout import SYMBOLIC, Layout
 from rvstate.script import Answer, Script
@@ -458,6 +459,8 @@ def _patience(
     return since
 
 
+# sinfo(1), NODE STATE CODES: not answering, or taken out of use.
+_OUT_OF_USE = re.compile(r" (?:\S*\*|down|drain|drng|fail|failg|error|unk)\S*$")
 # Words of Slurm and the kernel in a job's error log where its state does not say it.
 _MEMORY = re.compile(
     rb"[Ee]xceeded (?:job |step )?memory limit|oom[-_]kill|[Oo]ut[ -][Oo]f[ -][Mm]emory handler"
@@ -494,6 +497,25 @@ def ending(session: Session, record: RunRecord, tell: Callable[[str], None]) -> 
 def _ran_out_of_memory(session: Session, record: RunRecord) -> bool:
     found = read(session, record, streams(record, ("err",)), {}, tail=_LAST_LINES)
     return any(_MEMORY.search(piece.text) for piece in found.pieces)
+
+
+def hardware_trouble(session: Session, record: RunRecord) -> Trouble | None:
+    """What the hardware did to a run that has ended, or None."""
+    if record.state in (JobState.COMPLETED, JobState.CANCELLED) or not record.nodes:
+        return None
+    wanted = streams(record, ("err",))
+    found = read(session, record, wanted, {}, tail=_LAST_LINES)
+    logs = [
+        (int(piece.stream.removeprefix("node").partition(".")[0]), piece.text)
+        if piece.stream.startswith("node")
+        else (0, piece.text if not record.parts else b"")
+        for piece in found.pieces
+    ]
+    words = ("sinfo", "--noheader", "--Node", "--format=%N %t", f"--nodes={','.join(record.nodes)}")
+    rows = session.transport.execute(join(words)).output.decode("utf-8", "replace").splitlines()
+    down = frozenset(row.split()[0] for row in rows if _OUT_OF_USE.search(row))
+    texts = tuple((number, text.decode("utf-8", "replace")) for number, text in logs)
+    return hardware.trouble(record.state, record.elapsed, record.nodes, texts, down)
 
 
 def exit_status(record: RunRecord) -> int:

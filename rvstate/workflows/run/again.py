@@ -6,12 +6,13 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from rvstate import git
+from rvstate import batchscript, git
 from rvstate.errors import (
     ConfigError,
     RefusedError,
     SubmitError,
 )
+from rvstate.model.plan import Plan
 from rvstate.script import Script
 from rvstate.workflows.run.order import ordered
 from rvstate.workflows.run.prepare import prepare
@@ -74,6 +75,54 @@ def _find(session: Session, prepared: Prepared) -> str | None:
         raise SubmitError(f"The run could not be looked up: {said}", "Try again in a minute.")
     word, _, job = answer.body.decode("utf-8", "replace").strip().partition(" ")
     return job if word == "found" else None
+
+
+def without_nodes(
+    session: Session, submitted: Submitted, nodes: tuple[str, ...], tell: Callable[[str], None]
+) -> Submitted:
+    """Submit a run once more, its snapshot and environment as they are, on other nodes.
+
+    The new run is named after the old one, so asking twice submits once.
+
+    Args:
+        session: Which account.
+        submitted: The run that failed.
+        nodes: Not to be used.
+        tell: As for `prepare`.
+
+    Raises:
+        SubmitError: The scheduler did not take it, or the snapshot is gone.
+    """
+    old = submitted.prepared
+    run_id = _after(old.run_id)
+    options = replace(
+        old.spec.options,
+        comment=f"rvstate:{run_id}",
+        exclude=",".join(filter(None, (old.spec.options.exclude, *nodes))),
+    )
+    spec = replace(old.spec, run_id=run_id, run_directory=old.layout.run(run_id), options=options)
+    prepared = replace(
+        old,
+        run_id=run_id,
+        spec=spec,
+        text=batchscript.render(spec),
+        order=replace(old.order, request=replace(old.order.request, exclude=options.exclude)),
+        # all of it is there
+        plan=Plan(()),
+        code_state=old.tree.state,
+        known=old.tree,
+        environment_ready=True,
+    )
+    return submit(session, prepared, tell, repeated=True)
+
+
+def _after(run_id: str) -> str:
+    """The name of the run that repeats this one: a second later, and always the same."""
+    import datetime
+    import hashlib
+
+    stamp = datetime.datetime.strptime(run_id[:15], "%Y%m%d-%H%M%S") + datetime.timedelta(seconds=1)
+    return f"{stamp:%Y%m%d-%H%M%S}-{hashlib.sha256(run_id.encode()).hexdigest()[:8]}"
 
 
 def rerun(session: Session, wanted: str, tell: Callable[[str], None]) -> Submitted:

@@ -21,8 +21,16 @@ from rvstate.workflows.run.scripts import build_script, push_script, submit_scri
 from rvstate.workflows.session import Session
 
 
-def submit(session: Session, prepared: Prepared, tell: Callable[[str], None]) -> Submitted:
+def submit(
+    session: Session, prepared: Prepared, tell: Callable[[str], None], *, repeated: bool = False
+) -> Submitted:
     """Make it so: what the account lacks, the code, the environment, and the job last.
+
+    Args:
+        session: Which account.
+        prepared: The run.
+        tell: Told what is being done, in a few words.
+        repeated: Whether its snapshot must be there already: the code is not sent again.
 
     Raises:
         ConvergeError, SubmitError: A step failed; its own words are in the message.
@@ -30,7 +38,7 @@ def submit(session: Session, prepared: Prepared, tell: Callable[[str], None]) ->
     begun = receipt(session, prepared, None)
     session.state.keep_receipt(prepared.run_id, begun)
     try:
-        job, new, said = _twice(session, prepared, tell)
+        job, new, said = _twice(session, prepared, tell, repeated)
     except (UnreachableError, ProbeError) as error:
         raise type(error)(
             f"{error.message} Whether the job was submitted is not known here.",
@@ -47,9 +55,13 @@ def submit(session: Session, prepared: Prepared, tell: Callable[[str], None]) ->
 
 
 def _twice(
-    session: Session, prepared: Prepared, tell: Callable[[str], None]
+    session: Session, prepared: Prepared, tell: Callable[[str], None], repeated: bool
 ) -> tuple[str, bool, tuple[str, ...]]:
     job, new, said = _attempt(session, prepared, tell, known=prepared.known)
+    if job is None and repeated:
+        raise SubmitError(
+            f"The snapshot {prepared.spec.snapshot} is gone.", "Type the command again."
+        )
     if job is None:
         # somebody pushed meanwhile, or changed a file over there: send all of it, once
         job, new, said = _attempt(session, replace(prepared, code_state=""), tell, known=None)

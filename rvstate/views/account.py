@@ -9,6 +9,7 @@ import click
 
 from rvstate import envfile
 from rvstate.config import Config, Explained
+from rvstate.model.settings import SECRET_KEYS
 from rvstate.workflows.discover import Discovery
 from rvstate.workflows.doctor import FAIL, OK, WARN, Check
 from rvstate.workflows.init import Looked, Written
@@ -98,7 +99,10 @@ def show_written(written: Written, values: Mapping[str, Any], next_steps: Iterab
     """What was written where, and what to type next."""
     for key in written.changed:
         name = ".".join(key.split(".")[-2:])
-        click.echo(f" {click.style('set', fg='green')} {key} = {toml_value(values.get(name))}")
+        # as `rvstate config` shows them: a terminal's history is no place for a secret
+        secret = tuple(name.split(".")) in SECRET_KEYS
+        shown = "(not shown)" if secret else toml_value(values.get(name))
+        click.echo(f" {click.style('set', fg='green')} {key} = {shown}")
     if not written.changed:
         click.echo(f"{written.path} says all of this already; nothing was changed.")
     else:

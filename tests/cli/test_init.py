@@ -94,3 +94,36 @@ def test_a_second_cluster_gets_its_own_tables(rvstate: Rvstate, rv_home: Path) -
     assert found["clusters"]["two"]["connection"]["host"] == "@local"
     assert found["default_cluster"] == "two"
     assert found["connection"]["host"] == "@local"
+
+
+def test_an_address_for_events_gets_a_secret_once(rvstate: Rvstate, rv_home: Path) -> None:
+    """256 bits, in the private file and shown nowhere; a second run keeps them."""
+    words = ("init", "--host", "@local", "--site", "local")
+    said = ""
+    kept = []
+    for url in ("https://one.example/", "https://two.example/"):
+        done = rvstate(*words, "--notify-url", url)
+        assert done.returncode == 0, done.stderr
+        said += done.stdout + done.stderr
+        told = tomllib.loads((rv_home / "config.toml").read_text())["notifications"]
+        assert (told["enabled"], told["url"]) == (True, url)
+        kept.append(told["token"])
+    assert kept[0] == kept[1]
+    assert len(bytes.fromhex(kept[0])) == 32
+    assert kept[0] not in said
+    assert (rv_home / "config.toml").stat().st_mode & 0o777 == 0o600
+
+
+def test_events_do_not_travel_in_the_clear(rvstate: Rvstate, rv_home: Path) -> None:
+    """http is for this machine itself; what curl could misread is refused."""
+    for url in (
+        "http://far.example/",
+        "ftp://x/",
+        'https://x/"y',
+        "https://x/ y",
+        "http://127.0.0.1.evil/",
+    ):
+        done = rvstate("init", "--host", "@local", "--site", "local", "--notify-url", url)
+        assert done.returncode == 64, url
+        assert "https" in done.stderr
+    assert not (rv_home / "config.toml").exists()

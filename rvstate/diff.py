@@ -491,7 +491,7 @@ def tool(resource: Tool, observed: ObservedState) -> Change:
 
 
 def environment(resource: Environment, observed: ObservedState) -> Change:
-    """An environment: whole, or taken out of use so that the next run builds it anew."""
+    """An environment: whole, built again, or taken out of use so that the next run builds it."""
     found = observed.environments.get(resource.path)
     if found is None or found.whole:
         return _same(resource, "it is whole")
@@ -501,6 +501,9 @@ def environment(resource: Environment, observed: ObservedState) -> Change:
         lack = "its stamp is gone"
     else:
         lack = "files in it are gone or changed, as `rvstate verify` found"
+    if found.recipe:
+        reason = f"{lack}: it is built again aside, with what was added by hand"
+        return Change(resource, Action.REPLACE, reason, (), "damaged", "whole")
     return Change(
         resource,
         Action.REMOVE,

@@ -213,10 +213,14 @@ def _environments(text: str) -> dict[str, Built]:
     found = {}
     fields = text.split("\0")
     for path, said in zip(fields[::2], fields[1::2], strict=False):
-        digest, runs, when, verdict = (*said.split(" "), "", "", "")[:4]
+        digest, runs, when, verdict, recipe = (*said.split(" "), "", "", "", "")[:5]
         walked = int(when) if when.isdigit() else None
         found[path] = Built(
-            "" if digest == "-" else digest, runs == "runs", walked, verdict == "damaged"
+            "" if digest == "-" else digest,
+            runs == "runs",
+            walked,
+            verdict == "damaged",
+            recipe == "recipe",
         )
     return found
 

@@ -15,8 +15,11 @@ from rvstate import assets
 from rvstate.errors import ProbeError
 from rvstate.shell import quote
 
-# Scripts that write or check manifests have `manifest.sh` in front as well.
-_WITH_MANIFESTS = frozenset({"build_environment", "submit", "tool", "verify"})
+# What travels between `lib.sh` and a script, beside those that need nothing more.
+_SHARED = {
+    **dict.fromkeys(("build_environment", "submit", "tool", "verify"), ("manifest",)),
+    "heal": ("manifest", "build_environment"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +49,8 @@ class Script:
         """
         call = " ".join(("rv_run", quote(self.nonce), *map(quote, self.args)))
         whole = f"rv_run_this() {{ {call}\n}}\nrv_run_this\n"
-        shared = assets.script("lib")
-        if self.name in _WITH_MANIFESTS:
-            shared = f"{shared}\n{assets.script('manifest')}"
-        return f"{shared}\n{assets.script(self.name)}\n{whole}"
+        parts = ("lib", *_SHARED.get(self.name, ()), self.name)
+        return "\n".join((*map(assets.script, parts), whole))
 
     @property
     def data(self) -> bytes:

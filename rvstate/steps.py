@@ -58,7 +58,15 @@ def script(
             module = change.resource.module or ""
             return Script("tool", (*lock, change.resource.directory, module))
         case "environment":
-            return Script("heal", (_PATIENCE, *_each(changes, _environment)))
+            return Script(
+                "heal",
+                (
+                    _PATIENCE,
+                    layout.tools,
+                    layout.scratch_caches / "uv",
+                    *_each(changes, _environment),
+                ),
+            )
         case _:
             raise AssertionError(kind)
 

@@ -444,6 +444,8 @@ def test_human_bytes() -> None:
         (Built("", runs=True), Action.REMOVE),
         (Built("d1", runs=False), Action.REMOVE),
         (Built("", runs=False), Action.REMOVE),
+        (Built("d1", runs=False, recipe=True), Action.REPLACE),
+        (Built("d1", runs=True, recipe=True), Action.NO_OP),
     ],
 )
 def test_each_environment_is_a_resource_of_its_own(found: Built, action: Action) -> None:

@@ -76,12 +76,14 @@ class Built:
         runs: Whether its interpreter is there.
         walked: When it was last compared with its manifest (seconds since 1970), or None.
         damaged: Whether that walk found damage.
+        recipe: Whether it keeps what it was built from.
     """
 
     digest: str
     runs: bool
     walked: int | None = None
     damaged: bool = False
+    recipe: bool = False
 
     @property
     def whole(self) -> bool:

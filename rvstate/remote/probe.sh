@@ -185,12 +185,12 @@ look_records() {
     done
 }
 
-# For each link its path and `DIGEST runs|dead WHEN VERDICT`, both ended by NUL; - for what is unknown.
+# For each link its path and `DIGEST runs|dead WHEN VERDICT RECIPE`, both ended by NUL; - for what is unknown.
 look_environments() {
     rv_section "environments $number"
     for link in "$rv_path"/*/*; do
         [ -L "$link" ] || continue
-        digest=- runs=dead when=- verdict=-
+        digest=- runs=dead when=- verdict=- recipe=-
         # a single test for what is there saves a message for what is not
         if [ -s "$link/.rvstate-environment" ]; then
             read -r digest _ <"$link/.rvstate-environment"
@@ -199,6 +199,7 @@ look_environments() {
         if [ -s "$link/.rvstate/verified" ]; then
             read -r when verdict _ <"$link/.rvstate/verified"
         fi
+        if [ -s "$link/.rvstate/recipe" ]; then recipe=recipe; fi
         if [ "$digest $runs" != "${digest#-} runs" ]; then
             # not one of ours after all?
             case $(readlink "$link") in
@@ -206,6 +207,6 @@ look_environments() {
                 *) continue ;;
             esac
         fi
-        printf '%s\0%s\0' "$link" "${digest:--} $runs ${when:--} ${verdict:--}"
+        printf '%s\0%s\0' "$link" "${digest:--} $runs ${when:--} ${verdict:--} $recipe"
     done
 }

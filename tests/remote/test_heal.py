@@ -22,7 +22,7 @@ class Place:
         os.symlink(self.generation, self.link)
 
     def heal(self, dies_at: int | None = None) -> Ran:
-        return run(Script("heal", ("5", str(self.link))), dies_at=dies_at)
+        return run(Script("heal", ("5", "/tools", "/cache", str(self.link))), dies_at=dies_at)
 
 
 @pytest.fixture
@@ -75,5 +75,100 @@ def test_killed_anywhere_the_next_one_finishes(tmp_path: Path) -> None:
         assert not place.link.is_symlink()
         assert (place.generation / "bin/python").exists()
         if ran.status != KILLED:
+            return
+    raise AssertionError("it never came to its end")
+
+
+# one that keeps what it was built from
+
+UV = """#!/bin/sh
+# uv, as far as a build can tell: programs name the interpreter by its path
+echo "$@" >>"${0%/*}/calls"
+case "$1 $2" in
+    "venv "*)
+        for last; do :; done
+        mkdir -p "$last/bin" "$last/lib/python3.9/site-packages" || exit 1
+        printf '#!/bin/sh\\n[ "$1" != --version ] || echo Python 3.9\\n' >"$last/bin/python"
+        printf '#!%s/bin/python\\n' "$last" >"$last/bin/tool"
+        chmod 755 "$last/bin/python" "$last/bin/tool" ;;
+    "pip install")
+        [ ! -e "${0%/*}/refuse" ] || { echo "no network" >&2; exit 1; }
+        while [ "$1" != --python ]; do shift; done
+        site=${2%/bin/python}/lib/python3.9/site-packages
+        for word; do case $word in
+            *==*)
+                mkdir -p "$site/${word%==*}-${word#*==}.dist-info"
+                echo x >"$site/${word%==*}.py" ;;
+            *.txt) mkdir -p "$site/base-1.dist-info" && echo x >"$site/base.py" ;;
+        esac; done ;;
+esac
+"""
+RECIPE = "kind uv\npython /bin/sh\nsource requirements.txt\n"
+
+
+@pytest.fixture
+def kept(tmp_path: Path) -> Place:
+    """An environment that keeps its recipe, with a package that was added by hand."""
+    place = Place(tmp_path)
+    write(tmp_path / "tools/bin", {"uv": UV}, executable=True)
+    write(place.generation / ".rvstate", {"recipe": RECIPE, "sources/requirements.txt": "base\n"})
+    write(place.generation / ".rvstate", {"inspect.py": "", "installed": "base==1\n"})
+    site = place.generation / "lib/python3.9/site-packages"
+    write(site, {"base-1.dist-info/x": "", "extra-2.dist-info/x": "", "extra.py": ""})
+    write(place.generation / ".rvstate", {"verified": "5 damaged\n"})
+    return place
+
+
+def rebuilt(place: Place, root: Path, dies_at: int | None = None) -> Ran:
+    words = ("5", str(root / "tools"), str(root / "cache"), str(place.link))
+    return run(Script("heal", words), env={"PATH": "/usr/bin:/bin"}, dies_at=dies_at)
+
+
+def test_it_is_built_again_with_what_was_added(kept: Place, tmp_path: Path) -> None:
+    """The same generation, whole, under its own path; nothing of the build is left beside it."""
+    ran = rebuilt(kept, tmp_path)
+    assert ran.lines == ["done 0 it was built again"], ran
+    assert kept.link.resolve() == kept.generation
+    site = kept.generation / "lib/python3.9/site-packages"
+    assert (site / "base.py").exists()
+    assert (site / "extra-2.dist-info").is_dir()
+    assert (kept.generation / "bin/tool").read_text() == f"#!{kept.generation}/bin/python\n"
+    assert (kept.generation / ".rvstate-environment").read_text().startswith("d1\n")
+    assert not (kept.generation / ".rvstate/verified").exists()
+    assert b"./bin/tool//" in (kept.generation / ".rvstate/manifest").read_bytes()
+    assert sorted(p.name for p in kept.generation.parent.iterdir()) == ["d1"]
+    assert rebuilt(kept, tmp_path).lines == ["done 0 "]
+
+
+def test_one_that_cannot_be_built_is_left_as_it_is(kept: Place, tmp_path: Path) -> None:
+    """Without a network nothing is lost, and the reason is said; the next time it succeeds."""
+    (tmp_path / "tools/bin/refuse").touch()
+    ran = rebuilt(kept, tmp_path)
+    assert ran.status == 1
+    assert "could not be built again" in ran.lines[0]
+    assert kept.link.resolve() == kept.generation
+    assert (kept.generation / "lib/python3.9/site-packages/extra.py").exists()
+    (tmp_path / "tools/bin/refuse").unlink()
+    assert rebuilt(kept, tmp_path).lines == ["done 0 it was built again"]
+
+
+@pytest.mark.parametrize("part", range(4))
+def test_killed_anywhere_it_is_finished_by_the_next(part: int, tmp_path: Path) -> None:
+    """At no point is there a half that counts as whole, and nothing but the damaged one is lost."""
+    for step in range(1 + part * 20, 5000, 80):
+        root = tmp_path / str(step)
+        place = Place(root)
+        write(root / "tools/bin", {"uv": UV}, executable=True)
+        sources = {"recipe": RECIPE, "sources/requirements.txt": "base\n", "inspect.py": ""}
+        write(place.generation / ".rvstate", {**sources, "verified": "5 damaged\n"})
+        killed = rebuilt(place, root, dies_at=step).status == KILLED
+        again = rebuilt(place, root)
+        assert again.status == 0, again
+        if place.link.is_symlink():
+            assert (place.generation / "lib/python3.9/site-packages/base.py").exists()
+            assert (place.generation / ".rvstate/manifest").exists()
+        else:
+            assert not (place.generation / ".rvstate-environment").exists()
+        if not killed:
             return
     raise AssertionError("it never came to its end")

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Build one generation of a project's environment aside, check it, and switch the link to it.
 #   main build LOCK SECONDS LINK GENERATION UV CACHE CODE STATE TOKEN
-#       The payload is a tar archive: recipe, inputs (./PATH, each ended by NUL) and inspect.py.
+#       The payload is a tar archive: recipe, inputs (./PATH, each ended by NUL) and check.py.
 #       The inputs are taken from CODE, whose manifest must say STATE before and after, else `stale`.
 #       CODE -: recipe and inputs are those that GENERATION itself keeps (GENERATION/.rvstate).
 #   main finish GENERATION     build what was left for a compute node (at a job's start: job.sh)
@@ -96,7 +96,7 @@ take_inputs() {
     rm -rf "$inputs" && mkdir -p "$inputs" || return 1
     if [ "$code" = - ]; then
         cp -R -p "$generation/.rvstate/recipe" "$generation/.rvstate/sources" \
-            "$generation/.rvstate/inspect.py" "$inputs/" ||
+            "$generation/.rvstate/check.py" "$inputs/" ||
             rv_fail "$generation does not keep what it was built from" || return 1
         return 0
     fi
@@ -160,7 +160,14 @@ build() {
 make_environment() {
     case $(recipe kind) in
         uv)
-            gently "$uv" venv --quiet --seed --python "$interpreter" "$generation" >&2 ||
+            # from /, for a project's settings of uv may hide the index that has pip
+            if (cd / && aloud "$uv" venv --quiet --seed --python "$interpreter" "$generation"); then
+                return 0
+            fi
+            rm -rf "$generation"
+            # no index: Python brings a pip of its own
+            (cd / && gently "$uv" venv --quiet --python "$interpreter" "$generation" >&2 &&
+                gently "$generation/bin/python" -m ensurepip >/dev/null 2>&1) ||
                 rv_fail "uv could not make an environment with $interpreter"
             ;;
         venv)
@@ -304,10 +311,24 @@ install_here() {
     if grep -q 'falling back to full copy' "$place/said"; then
         printf 'note the cache and the environments are on different file systems, so every file is copied: more space, more time\n'
     fi
+    respoiled || return 1
     [ -s "$place/deferred" ] || return 0
     # without isolation a build finds its backend in the environment
     aloud "$uv" pip install --python "$generation/bin/python" setuptools wheel || return 1
     [ "$(recipe internet)" != no ] || fetch
+}
+
+# Somebody may have forced an edit of a file that uv's cache shares: what has one is fetched anew.
+respoiled() {
+    spoiled=$(gently "$generation/bin/python" "$place/check.py" spoiled) || return 0
+    [ -n "$spoiled" ] || return 0
+    set --
+    for name in $spoiled; do set -- "$@" --reinstall-package "$name" --refresh-package "$name"; done
+    printf 'note files of %s in the cache had been changed by hand and are fetched again\n' \
+        "$(printf '%s\n' "$spoiled" | paste -s -d ' ' -)"
+    # shellcheck disable=SC2086 # names of packages
+    gently "$uv" cache clean --quiet --force $spoiled >&2 2>&1 || gently "$uv" cache clean --quiet $spoiled >&2 || return 1
+    install_declared "$@"
 }
 
 # The package that failed while it was built; nothing for any other failure.
@@ -347,7 +368,7 @@ check() {
     fi
     printf 'checking that what was declared can be imported\n' >&2
     # shellcheck disable=SC2046 # module names
-    gently "$generation/bin/python" "$place/inspect.py" imports "$(recipe imports)" $(recipe import) ||
+    gently "$generation/bin/python" "$place/check.py" imports "$(recipe imports)" $(recipe import) ||
         rv_fail "the environment was built, and what it is for cannot be imported" || return 1
 }
 
@@ -413,7 +434,8 @@ finish_main() {
     { read -r uv && read -r cache; } <"$place/tools" || return 1
     MAX_JOBS=$(nproc 2>/dev/null || echo 2)
     CMAKE_BUILD_PARALLEL_LEVEL=$MAX_JOBS
-    printf 'rvstate: building %s on %s\n' "$(tr '\n' ' ' <"$place/deferred")" "$(uname -n)" >&2
+    names=$(paste -s -d ' ' - <"$place/deferred")
+    printf 'rvstate: building %s on %s\n' "${names:-the environment}" "$(uname -n)" >&2
     prepare_install
     # nothing that runs in it already may change under it
     gently "$uv" pip freeze --python "$generation/bin/python" 2>/dev/null |

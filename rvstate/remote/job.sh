@@ -105,7 +105,7 @@ rv_finish() {
         if [ -n "$compiler" ]; then rv_modules "$compiler"; fi
         # shellcheck disable=SC2016 # expanded there
         exec sh -c '. "$1/lib.sh" && . "$1/environment.sh" && main finish "$2"' sh "$library" "$1" >&2
-    ) || rv_give_up "the environment's packages $(tr '\n' ' ' <"$1/.rvstate/deferred" 2>/dev/null)could not be built on this node; the lines above say why"
+    ) || rv_give_up "the environment's packages ($(paste -s -d ' ' - <"$1/.rvstate/deferred" 2>/dev/null)) could not be built on this node; the lines above say why"
 }
 
 rv_venv() {

@@ -36,6 +36,8 @@ class Transport(Protocol):
 
     name: str
     commands: int
+    heard: Callable[[str], None] | None
+    """Told each line that a command of `execute` says on standard error, while it runs."""
 
     def begin(self, script: Script) -> Running:
         """Start a script and come back at once."""

@@ -6,6 +6,9 @@ import contextlib
 import os
 import stat
 import subprocess
+import threading
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -15,6 +18,7 @@ from rvstate.transport.base import Completed
 
 # What a pipe takes without a reader on every system that we know (Linux 64 KiB, macOS 16 KiB).
 _PIPE = 16000
+_LISTEN = 0.2  # seconds between two looks at what a child has said
 
 
 @dataclass(slots=True)
@@ -30,9 +34,15 @@ class Child:
     data: bytes
     slot: BinaryIO | None = None
     begun: bool = False
+    heard: Callable[[str], None] | None = None
+    """Told each line of standard error as it comes."""
 
     def result(self, timeout: float | None = None) -> Completed:
         """Feed it, wait for it, collect it."""
+        listener = None
+        if self.heard is not None:
+            listener = threading.Thread(target=self._listen, args=(self.heard,), daemon=True)
+            listener.start()
         try:
             output, _ = self.process.communicate(self.data or None, timeout)
         except subprocess.TimeoutExpired:
@@ -46,12 +56,28 @@ class Child:
             self.process.wait()
             raise
         finally:
+            if listener is not None:
+                listener.join()
             self.errors.seek(0)
             errors = self.errors.read().decode("utf-8", "replace")
             self.errors.close()
             if self.slot is not None:
                 self.slot.close()
         return Completed(self.process.returncode, output, errors)
+
+    def _listen(self, heard: Callable[[str], None]) -> None:
+        # pread leaves alone the place at which the child writes
+        fd, at, held = self.errors.fileno(), 0, b""
+        while True:
+            ended = self.process.poll() is not None
+            while chunk := os.pread(fd, 65536, at):
+                at += len(chunk)
+                *lines, held = (held + chunk).split(b"\n")
+                for line in lines:
+                    heard(line.decode("utf-8", "replace"))
+            if ended:
+                return
+            time.sleep(_LISTEN)
 
     def cancel(self) -> None:
         """End it; the remote side, which only reads, ends by itself."""

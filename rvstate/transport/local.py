@@ -23,6 +23,7 @@ class Local:
     home: Path | None = None
     name: str = LOCAL
     commands: int = 0
+    heard: Callable[[str], None] | None = None
 
     def execute(self, command: str, data: bytes = b"") -> Completed:
         """Run one command line with `sh -c`."""

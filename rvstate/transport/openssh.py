@@ -66,6 +66,7 @@ class Ssh:
     interactive: bool = False
     hostname: str | None = None
     commands: int = 0
+    heard: Callable[[str], None] | None = None
     _ssh: str = field(default="", init=False)
     _held: Held | None = field(default=None, init=False, repr=False)
 
@@ -251,8 +252,11 @@ class Ssh:
         self.commands += 1
         held, self._held = self._held, None
         if held is not None and held.alive:
-            return held.begin(command, data)
-        return spawn([*self.argv("-T"), command], data, slot=self._slot(SESSIONS))
+            child = held.begin(command, data)
+        else:
+            child = spawn([*self.argv("-T"), command], data, slot=self._slot(SESSIONS))
+        child.heard = self.heard
+        return child
 
     def _read(self, script: Script, done: Completed) -> Answer | None:
         """The answer; None where the command never started and ssh itself failed."""

@@ -59,7 +59,7 @@ class Place:
                 "token",
             ),
             archive.bundle(
-                {"recipe": RECIPE.format(digest=digest), "inspect.py": ""},
+                {"recipe": RECIPE.format(digest=digest), "check.py": ""},
                 {"inputs": ("./require ments.txt",)},
             ),
         )

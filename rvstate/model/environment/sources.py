@@ -106,11 +106,25 @@ class _Reader:
             more += _strings(tool.get("dependencies", {}).get("file"))
             for extra in tool.get("optional-dependencies", {}).values():
                 more += _strings(extra.get("file"))
-        self._optional(*more, "uv.toml")
+        self._optional(*more)
+        self.own_settings()
+        self._settings(table.get("tool", {}).get("uv", {}))
         for source in _tables(table.get("tool", {}).get("uv", {}).get("sources", {})):
             if isinstance(source.get("path"), str) and not _REMOTE.match(source["path"]):
                 self.tree(_inside(source["path"], "pyproject.toml"))
         return table
+
+    def own_settings(self) -> None:
+        """uv.toml, which uv reads beside the sources."""
+        self._optional("uv.toml")
+        if "uv.toml" in self.found.files:
+            self._settings(_toml("uv.toml", self.found.files["uv.toml"]))
+
+    def _settings(self, table: dict[str, Any]) -> None:
+        """What uv's settings name below the project: directories of wheels."""
+        for path in _strings(table.get("find-links")):
+            if not _REMOTE.match(path):
+                self.tree(_inside(path, "uv's settings"))
 
     def lock(self) -> None:
         """uv.lock, with the packages of the project that it names."""
@@ -160,8 +174,8 @@ def inputs(
         reader.requirements(source)
         if reader.found.own:
             _own(reader, read, source)
-        elif read("uv.toml") is not None:
-            reader.take("uv.toml")
+        else:
+            reader.own_settings()
     return reader.found
 
 

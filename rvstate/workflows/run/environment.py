@@ -13,6 +13,7 @@ from rvstate.model.layout import Layout, Workspace
 from rvstate.model.observed import ObservedState, Present
 from rvstate.model.project import Project, Tree
 from rvstate.paths import RemotePath
+from rvstate.script import Script
 from rvstate.workflows.session import Session
 
 
@@ -121,7 +122,28 @@ def choose(
     return Chosen(found, folder / found.digest, ready=False)
 
 
+def left_behind(
+    session: Session, chosen: Chosen, workspace: Workspace, observed: ObservedState
+) -> tuple[str, ...]:
+    """What was installed by hand and a new generation would leave behind, in words.
+
+    One remote command, and only where something is to be built in the place of what is there.
+    """
+    stamp = observed.texts.get(workspace.environment / ".rvstate-environment", "")
+    if chosen.ready or not stamp or chosen.spec is None:
+        return ()
+    asked = Script("build_environment", ("added", workspace.environment), public=True)
+    lines = session.transport.run(asked).body.decode("utf-8", "replace").splitlines()
+    found = [line.removeprefix("added ") for line in lines if line.startswith("added ")]
+    if not found:
+        return ()
+    return (
+        "the requirements have changed, and the new environment will not have what was installed "
+        f"by hand: {', '.join(found)}; add it to {', '.join(chosen.spec.sources)} to keep it",
+    )
+
+
 def payload(found: EnvironmentSpec) -> bytes:
     """What travels to the build: the recipe, the names of its files, the program that checks."""
-    texts = {"recipe": found.text, "inspect.py": assets.program("inspect_environment")}
+    texts = {"recipe": found.text, "check.py": assets.program("check_environment")}
     return archive.bundle(texts, {"inputs": tuple(f"./{name}" for name in found.inputs)})

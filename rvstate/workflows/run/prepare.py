@@ -93,6 +93,7 @@ def prepare(
     workspace = layout.workspace(project.name, project.branch_component)
     _check_identity(observed, workspace, project)
     chosen = environment.choose(wanted_env, order.words, layout, project, workspace, observed)
+    left = environment.left_behind(session, chosen, workspace, observed)
     run_id = order.run_id or _new_run_id()
     spec = job_spec(
         session,
@@ -134,6 +135,7 @@ def prepare(
             *notification.notices(session.config.settings, session.config.site),
             *_notices(order, project, scan, change),
             *chosen.notices,
+            *left,
         ),
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -14,6 +15,7 @@ from rvstate.errors import (
     UnreachableError,
 )
 from rvstate.model.project import Tree
+from rvstate.script import Script
 from rvstate.shell import join
 from rvstate.workflows.run.prepared import Prepared, Submitted, tree_key
 from rvstate.workflows.run.receipt import receipt
@@ -82,9 +84,22 @@ def _attempt(
         build=build_script(prepared),
         submit=submit_script(session, prepared),
     )
-    return runs.run(
-        session.transport, prepared.layout, prepared.plan, prepared.observed, scripts, tell
-    )
+    transport = session.transport
+    if scripts.build is not None:
+        # each line in the place of the last
+        transport.heard = lambda line: tell(f"building the environment: {line.strip()[:60]}")
+    try:
+        return runs.run(transport, prepared.layout, prepared.plan, prepared.observed, scripts, tell)
+    except KeyboardInterrupt:
+        if scripts.build is not None and prepared.generation is not None:
+            # ours may have gone while the build goes on over there
+            lock = prepared.generation.parent / "lock"
+            cancel = Script("build_environment", ("cancel", lock, prepared.run_id))
+            with contextlib.suppress(RvstateError):
+                transport.run(cancel)
+        raise
+    finally:
+        transport.heard = None
 
 
 def push_only(session: Session, prepared: Prepared, tell: Callable[[str], None]) -> tuple[str, ...]:

@@ -244,6 +244,10 @@ class Inside:
         )
         self.write("etc/bashrc", bashrc)
         shutil.copytree(HERE / "modulefiles", self.root / "apps/modulefiles")
+        # what only the compiler's module puts on CPATH
+        self.write(
+            "apps/software/standard/core/gcc/11.4.0/include/rv_site.h", "#define RV_SITE 114\n"
+        )
 
     def site(self) -> None:
         """What the site adds: its commands, ours to run it, and the users' skeleton."""

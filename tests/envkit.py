@@ -1,0 +1,69 @@
+"""Small packages for tests of environments, made here, and indexes of them."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import tarfile
+import zipfile
+from pathlib import Path
+
+NEEDS_HEADER = """#include <rv_site.h>
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+static struct PyModuleDef it = {PyModuleDef_HEAD_INIT, "needsheader", 0, -1, 0};
+PyMODINIT_FUNC PyInit_needsheader(void) {
+    PyObject *module = PyModule_Create(&it);
+    PyModule_AddIntConstant(module, "SITE", RV_SITE);
+    return module;
+}
+"""
+
+
+def wheel(folder: Path, name: str, version: str = "1.0", body: str = "", extra: int = 0) -> Path:
+    """A pure wheel with one module, and `extra` bytes of data in it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    module, info = name.replace("-", "_"), f"{name.replace('-', '_')}-{version}.dist-info"
+    files = {
+        f"{module}/__init__.py": f"VERSION = {version!r}\n{body}",
+        f"{module}/data.txt": "x" * extra,
+        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n",
+        f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: t\nRoot-Is-Purelib: true\n"
+        "Tag: py3-none-any\n",
+    }
+    record = "".join(f"{path},sha256={_digest(text)},{len(text)}\n" for path, text in files.items())
+    files[f"{info}/RECORD"] = f"{record}{info}/RECORD,,\n"
+    path = folder / f"{module}-{version}-py3-none-any.whl"
+    with zipfile.ZipFile(path, "w") as archive:
+        for member, text in files.items():
+            archive.writestr(member, text)
+    return path
+
+
+def sdist(folder: Path, name: str, files: dict[str, str], version: str = "1.0") -> Path:
+    """A source distribution of these files."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name}-{version}.tar.gz"
+    info = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
+    with tarfile.open(path, "w:gz") as archive:
+        for member, text in {"PKG-INFO": info, **files}.items():
+            entry = tarfile.TarInfo(f"{name}-{version}/{member}")
+            entry.size = len(text.encode())
+            archive.addfile(entry, io.BytesIO(text.encode()))
+    return path
+
+
+def header_package(folder: Path) -> Path:
+    """A C extension whose header no login node has."""
+    setup = (
+        "from setuptools import Extension, setup\n"
+        "setup(name='needsheader', version='1.0',"
+        " ext_modules=[Extension('needsheader', ['needsheader.c'])])\n"
+    )
+    return sdist(folder, "needsheader", {"setup.py": setup, "needsheader.c": NEEDS_HEADER})
+
+
+def _digest(text: str) -> str:
+    raw = hashlib.sha256(text.encode()).digest()
+    return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()

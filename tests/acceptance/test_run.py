@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.runkit import Laptop, git, repository, write
+from tests.runkit import ODD_NAMES, Laptop, git, repository, write
 
 pytestmark = pytest.mark.cluster
 
@@ -41,10 +41,10 @@ def laptop(cluster: Any, tmp_path: Path) -> Laptop:
     return make(cluster, tmp_path / "laptop")
 
 
-def make(cluster: Any, root: Path, host: str = "rv-login") -> Laptop:
+def make(cluster: Any, root: Path, host: str = "rv-login", user: str = "abc1de") -> Laptop:
     return Laptop(
         root,
-        f'[connection]\nhost = "{host}"\nuser = "abc1de"\nsite = "uva"\n'
+        f'[connection]\nhost = "{host}"\nuser = "{user}"\nsite = "uva"\n'
         f'ssh_config = "{cluster.ssh_config}"\n[defaults]\naccount = "mygroup"\n',
     )
 
@@ -379,18 +379,29 @@ def test_files_are_brought_back_byte_for_byte(
     assert (tmp_path / "here/out/x y\n").read_bytes() == bytes(range(256)) * 999
 
 
-def test_the_plain_pyinfra_command_gets_a_job(cluster: Any, laptop: Laptop, app: Path) -> None:
-    """deploys/job.py through pyinfra itself: submission is the last operation."""
+@pytest.mark.parametrize(
+    ("connector", "user"),
+    [("@openssh", "abc1de"), ("@ssh", "noi5ey"), ("@ssh", "csh7sh"), ("@ssh", "fsh8fi")],
+)
+def test_the_plain_pyinfra_command_gets_a_job(
+    cluster: Any, tmp_path: Path, app: Path, connector: str, user: str
+) -> None:
+    """deploys/job.py through pyinfra itself, over our connector or its own: submission is the last
+    operation; odd names, and login shells that are no POSIX shell, make no difference."""
     root = Path(__file__).parent.parent.parent
+    laptop = make(cluster, tmp_path / "laptop", user=user)
+    write(app, dict.fromkeys(ODD_NAMES, "odd"))
+    prefix = connector.removeprefix("@")
+    key = "ssh_config_file" if prefix == "ssh" else "openssh_config"
     data = {
-        "openssh_user": "abc1de",
-        "openssh_config": str(cluster.ssh_config),
+        f"{prefix}_user": user,
+        key: str(cluster.ssh_config),
         "command": "python train.py",
     }
     words = [word for key, value in data.items() for word in ("--data", f"{key}={value}")]
     program = str(Path(sys.executable).parent / "pyinfra")
     done = subprocess.run(
-        [program, "-y", "@openssh/rv-login", *words, str(root / "deploys/job.py")],
+        [program, "-y", f"{connector}/rv-login", *words, str(root / "deploys/job.py")],
         cwd=app,
         env=laptop.env,
         capture_output=True,
@@ -401,6 +412,11 @@ def test_the_plain_pyinfra_command_gets_a_job(cluster: Any, laptop: Laptop, app:
     (run,) = [r for r in laptop.document("ps", "-a")["runs"] if r["project"] == app.name]
     assert laptop.await_state(run["run_id"], *FINISHED) == "COMPLETED"
     assert laptop.run("logs", run["run_id"]).stdout == "one\n"
+    receipt = json.loads(
+        laptop.run("exec", f"cat /scratch/{user}/.rv/runs/{run['run_id']}/receipt.json").stdout
+    )
+    count = laptop.run("exec", f"find '{receipt['snapshot']}' -type f -printf x | wc -c").stdout
+    assert int(count) == len({"train.py", "sub/x", *ODD_NAMES})
 
 
 def test_a_controller_that_is_down_is_said(cluster: Any, laptop: Laptop, app: Path) -> None:

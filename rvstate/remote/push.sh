@@ -32,6 +32,11 @@ main() {
     { cat "$root/identity" 2>/dev/null; printf '%s\n' "$6"; } | sort -u | rv_store "$root/identity" 600 ||
         return 1
     arrive || rv_fail "the files did not arrive whole; nothing was changed" || return 1
+    if [ "$old" != - ] && meddled; then
+        rm -rf "$new"
+        printf 'stale\n'
+        return 0
+    fi
     # its date goes on telling what was changed over there since
     if [ -f "$root/manifest" ]; then mv -f "$root/manifest" "$root/manifest.old" || return 1; fi
     if [ "$old" = - ]; then whole; else difference; fi || return 1
@@ -90,6 +95,19 @@ difference() {
     # tar puts a new file in the place of the old one and never writes through a link
     (cd -- "$new/code" && tar -cf - .) | (cd -- "$root/code" && tar -xof -) ||
         rv_fail "files could not be put into $root/code" || return 1
+}
+
+# Whether somebody has changed a file of ours that this push would leave as it is: behind the push it
+# would pass for sent.
+meddled() {
+    (cd "$root/code" && find . \( -type f -o -type l \) \( -newer ../manifest -o -cnewer ../manifest \) -print0) |
+        lines >"$new/newer"
+    [ -s "$new/newer" ] || return 1
+    for list in changed deleted; do
+        if [ -f "$new/$list" ]; then cat "$new/$list"; fi
+    done | lines >"$new/touched"
+    grep -a -v -x -F -f "$new/touched" "$new/newer" >"$new/left"
+    [ -s "$new/left" ] && lines <"$root/files" | grep -a -q -x -F -f "$new/left"
 }
 
 # The files that are no longer in the tree, and directories that hold nothing any more.

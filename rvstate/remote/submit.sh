@@ -54,8 +54,11 @@ main() {
         keep_files || return 1
     elif [ "$state" != - ]; then
         copy_ahead
-        unchanged || stale || return 0
-        payload || rv_fail "the run's own files did not arrive whole" || return 1
+        if ! payload; then
+            drop_copy
+            rv_fail "the run's own files did not arrive whole" || return 1
+        fi
+        take_copy || unchanged || stale || return 0
         keep_files &
         keeping=$!
         if ! take_snapshot; then
@@ -161,7 +164,6 @@ twins() {
 
 # The code must be sent again; the manifest's date goes on telling what was changed over here.
 stale() {
-    drop_copy
     rm -f "$run/torn"
     if [ -f "$root/manifest" ]; then mv -f "$root/manifest" "$root/manifest.old"; fi
     printf 'stale\n'
@@ -212,13 +214,16 @@ payload() {
     rm -f "$run/payload"
 }
 
-# A large snapshot is linked, and the pristine tree looked at, while the code is looked at: each of
-# the three goes through every file.  Sets copying and looking, empty where there is nothing to link.
+# A large snapshot is linked while the pristine tree is looked at: both go through every file.  The
+# code itself need not be looked at where that tree holds this very state, for nothing of the code
+# gets into the snapshot then.  Sets copying and looking, empty where there is nothing to link.
 copy_ahead() {
     copying=''
+    linked=no
     part=$snapshot.part
     base=$root/pristine
     if [ "$how" != link ] || [ -d "$snapshot" ] || [ -s "$root/since" ] ||
+        [ "$(cat "$root/manifest" 2>/dev/null)" != "$state" ] ||
         [ "$(cat "$base.state" 2>/dev/null)" != "$state" ]; then return 0; fi
     mkdir -p "${snapshot%/*}" && rm -rf "$part" || return 0
     touched >"$run/touched" &
@@ -227,13 +232,14 @@ copy_ahead() {
     copying=$!
 }
 
-# take_copy: whether the tree that was linked ahead is good; it is gone if not.
+# Whether there is a tree that was linked ahead and is good; it is gone if not.
 take_copy() {
     [ -n "$copying" ] || return 1
     wait "$looking"
     good=$?
     if wait "$copying" && [ "$good" = 0 ] && [ ! -s "$run/touched" ]; then
         copying=''
+        linked=yes
         rm -f "$run/touched"
         return 0
     fi
@@ -257,13 +263,13 @@ take_snapshot() {
     [ -d "$snapshot" ] && return 0
     # beside it, for nothing in it is ours
     manifest=${snapshot%/*}/.${snapshot##*/}.manifest
-    if [ -z "$copying" ]; then
+    if [ "$linked" = no ]; then
         mkdir -p "${snapshot%/*}" && rm -rf "$part" || return 1
     fi
     if [ "$how" = link ]; then
         # neither the job nor a later push can change what another job reads: files are read-only,
         # and the pristine tree only ever gets new files in the place of old ones
-        take_copy || { pristine && cp -al "$base" "$part"; } || return 1
+        [ "$linked" = yes ] || { pristine && cp -al "$base" "$part"; } || return 1
         # it holds what the pristine tree holds
         if ! rv_whole "$root/pristine.manifest"; then
             rv_manifest "$root/pristine" "$root/pristine.manifest" || return 1

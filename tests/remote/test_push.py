@@ -223,6 +223,8 @@ def test_killed_at_any_command_the_next_push_mends_it(
         number += 1
         place = tmp_path / f"place-{number}"
         runkit.shutil.copytree(template, place, symlinks=True)
+        # the copies are younger than what the manifest was a copy of
+        (place / "manifest").touch()
         ran = run(push(place, source, after, None if whole else before), dies_at=number)
         found = (place / "manifest").read_text().strip() if (place / "manifest").exists() else ""
         if found == after.state:

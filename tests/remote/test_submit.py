@@ -169,19 +169,48 @@ def test_code_that_was_changed_by_hand_is_not_run(place: Place, damage: str) -> 
     assert contents(place.snapshot()) == contents(place.source)
 
 
-def test_nothing_is_left_of_a_snapshot_that_was_begun_in_vain(place: Place) -> None:
-    """The copy that is made while the code is looked at goes when the code is not the right one."""
+def test_a_large_snapshot_holds_what_was_sent_whatever_lies_in_the_code(place: Place) -> None:
+    """It is linked from a tree of its own; a small one is copied from the code, so that is sent."""
     place.submit()
     (place.root / "code" / "pkg" / "mod.py").write_text("changed over there")
 
     ran = place.submit("20260102-030406-11111111")
 
+    if place.how == "copy":
+        assert ran.lines == ["stale"]
+    else:
+        assert ran.lines == ["twin 41", "submitted 42"]
+        assert contents(place.snapshot("20260102-030406-11111111")) == contents(place.source)
+
+
+def test_nothing_is_left_of_a_snapshot_that_was_begun_in_vain(place: Place) -> None:
+    """What was linked ahead goes when neither it nor the code is the right one."""
+    place.submit()
+    for tree in ("code", "pristine"):
+        if (file := place.root / tree / "pkg" / "mod.py").exists():
+            file.chmod(0o644)
+            file.write_text("changed over there")
+
+    ran = place.submit("20260102-030406-11111111")
+
     assert ran.lines == ["stale"]
     assert [entry.name for entry in (place.root / "snapshots").glob("rv-*")] == [f"rv-train-{RUN}"]
-    left = {
-        entry.name for entry in (place.root.parent / "runs" / "20260102-030406-11111111").iterdir()
-    }
-    assert not left & {"touched", "newer", "links"}
+    folder = place.root.parent / "runs" / "20260102-030406-11111111"
+    assert not {entry.name for entry in folder.iterdir()} & {"touched", "newer", "links"}
+
+
+def test_a_push_of_other_files_hides_no_change_by_hand(place: Place) -> None:
+    """A file that somebody changed over there does not pass for sent after the next push."""
+    place.submit()
+    (place.root / "code" / "pkg" / "mod.py").write_text("changed over there")
+    write(place.source, {"other.py": "y = 2\n"})
+    after = git.tree(Project(str(place.source), "p", ("one",)))
+
+    assert run(push(place.root, place.source, after, place.tree)).lines == ["stale"]
+
+    (*_, last) = run(push(place.root, place.source, after, None)).lines
+    assert last == "pushed"
+    assert contents(place.root / "code") == contents(place.source)
 
 
 def test_a_file_that_was_not_sent_is_in_no_snapshot(place: Place) -> None:

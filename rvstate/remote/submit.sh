@@ -132,7 +132,7 @@ submit() {
 # The smallest job behind this one tells how it ended; without it the next `rvstate ps` does.  It
 # names no run, so that nobody who looks for this run's job finds it.
 follow() {
-    if [ ! -f "$run/notify/after.sh" ] || [ "$1" != sbatch ]; then return 0; fi
+    if [ ! -f "$run/notify/after.sh" ] || [ "${1##*/}" != sbatch ]; then return 0; fi
     after=$(clean_sbatch "$@" --dependency="afterany:$job" <"$run/notify/after.sh" 2>&1) ||
         printf 'untold %s\n' "$(printf '%s' "$after" | tr '\n' ' ')"
     return 0

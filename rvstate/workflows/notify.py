@@ -32,6 +32,8 @@ def deliver(session: Session, records: tuple[RunRecord, ...]) -> int:
     Returns:
         Of how many runs something was left; without one, nothing is asked of the account.
     """
+    if not notification.by_webhook(session.config.settings):
+        return 0
     left = [r for r in records if r.untold and r.job and r.state in FINISHED]
     if left:
         words = [word for record in left for word in _words(record)]

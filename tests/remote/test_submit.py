@@ -58,8 +58,8 @@ class Place:
             payload,
         )
 
-    def submit(self, run_id: str = RUN, **other: str) -> Ran:
-        return run(self.script(run_id, **other))
+    def submit(self, run_id: str = RUN, payload: bytes = b"", **other: str) -> Ran:
+        return run(self.script(run_id, payload, **other))
 
     def snapshot(self, run_id: str = RUN) -> Path:
         return self.root / f"snapshots/rv-train-{run_id}"
@@ -374,3 +374,57 @@ def test_a_snapshot_has_a_manifest(place: Place) -> None:
     (place.fake / "queue").write_text("")
     place.submit("20260102-030407-22222222", keep_after="20260103-000000")
     assert not (place.snapshot().parent / f".rv-train-{RUN}.manifest").exists()
+
+
+AFTER = """#!/bin/sh
+folder=${0%/*}
+case $2 in
+    --dependency=*)
+        if [ -e "$folder/full" ]; then echo "sbatch: error: too many jobs" >&2; exit 1; fi
+        printf '%s\\n' "$@" >>"$folder/after.argv"
+        cat >"$folder/after"
+        echo 99 ;;
+    *) exec "$folder/plain" "$@" ;;
+esac
+"""
+BEHIND = "#!/bin/bash\n# tells of the run\n"
+
+
+def with_after(place: Place) -> bytes:
+    (place.fake / "sbatch").rename(place.fake / "plain")
+    write(place.fake, {"sbatch": AFTER}, executable=True)
+    return archive.bundle({"notify/after.sh": BEHIND, "notify/due": "due\n"}, {})
+
+
+def test_the_job_behind_a_run_names_no_run(place: Place) -> None:
+    """It depends on the job, gets its script on standard input, and comes once."""
+    payload = with_after(place)
+    assert place.submit(payload=payload).lines == ["submitted 41"]
+    assert place.submit(payload=payload).lines == ["found 41"]
+    words = (place.fake / "after.argv").read_text().split()
+    assert words == ["--parsable", "--dependency=afterany:41"]
+    assert (place.fake / "after").read_text() == BEHIND
+    assert len(place.queue()) == 1
+
+
+def test_a_run_goes_on_without_the_job_behind_it(place: Place) -> None:
+    """A full queue is told, and takes nothing from the run."""
+    payload = with_after(place)
+    (place.fake / "full").touch()
+    ran = place.submit(payload=payload)
+    assert ran.lines[0] == "submitted 41"
+    assert ran.lines[1].startswith("untold sbatch: error: too many jobs")
+    assert ran.status == 0
+    assert (place.root.parent / "runs" / RUN / "notify/due").exists()
+
+
+@pytest.mark.parametrize("where", range(40, 400, 60))
+def test_killed_anywhere_with_a_job_behind_it_is_submitted_once(place: Place, where: int) -> None:
+    """At most one of each: the run is the same job, and nothing follows it twice."""
+    payload = with_after(place)
+    run(place.script(payload=payload), dies_at=where)
+    runkit.age_locks(place.root)
+    assert place.submit(payload=payload).lines[0] in ("submitted 41", "found 41")
+    assert len(place.queue()) == 1
+    argv = place.fake / "after.argv"
+    assert not argv.exists() or argv.read_text().count("--dependency") == 1

@@ -58,6 +58,7 @@ def render(spec: JobSpec) -> str:
         parts.append(f"rv_variables {quote(spec.variables_file)}")
     if spec.snapshot is not None:
         parts.append(f"rv_directory {_words((spec.snapshot, spec.subdirectory, spec.sources))}")
+    parts.append("rv_enter")
     if spec.read_only:
         parts.append("rv_read_only")
     if spec.extensions:

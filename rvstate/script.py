@@ -47,7 +47,15 @@ class Script:
         The arguments stand in a function, for a shell would run a last line that was cut between
         two of them.
         """
-        call = " ".join(("rv_run", quote(self.nonce), *map(quote, self.args)))
+        return self._whole("rv_run", quote(self.nonce))
+
+    @property
+    def plain_text(self) -> str:
+        """The same without a frame: for a person at a terminal, who would see it."""
+        return self._whole("main")
+
+    def _whole(self, *words: str) -> str:
+        call = " ".join((*words, *map(quote, self.args)))
         whole = f"rv_run_this() {{ {call}\n}}\nrv_run_this\n"
         parts = ("lib", *_SHARED.get(self.name, ()), self.name)
         return "\n".join((*map(assets.script, parts), whole))

@@ -7,6 +7,7 @@ top, before any `Host *`, and ends with `Match all`, so that what follows means 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
 from rvstate import rcblock
 from rvstate.errors import ConfigError
@@ -50,6 +51,36 @@ def with_host(text: str, alias: str, hostname: str, user: str | None) -> str:
     if isinstance(found, rcblock.Missing):
         return rcblock.replace("", whole) + (f"\n{text}" if text else "")
     return rcblock.replace(text, whole)
+
+
+def option(keyword: str, value: str) -> str:
+    """One line of such a file, or what `ssh -o` takes; a value with blanks stands in quotes.
+
+    Raises:
+        ConfigError: A value that cannot stand in such a file.
+    """
+    if re.search(r"[\n\r\0]", value) or ('"' in value and keyword != "ProxyCommand"):
+        raise ConfigError(
+            f"{value!r} cannot be written into an ssh configuration.",
+            "Use a path without quotes and line breaks.",
+        )
+    # the rest of the line is the command, for a shell to split
+    bare = keyword == "ProxyCommand" or not re.search(r"\s", value)
+    return f"{keyword}={value}" if bare else f'{keyword}="{value}"'
+
+
+def block(alias: str, options: Mapping[str, str]) -> str:
+    """A `Host` block.
+
+    Args:
+        alias: The name after `Host`.
+        options: Keyword to value.
+
+    Raises:
+        ConfigError: As `option`.
+    """
+    lines = [option(key, value).replace("=", " ", 1) for key, value in options.items()]
+    return "\n".join((f"Host {alias}", *(f"    {line}" for line in lines))) + "\n"
 
 
 def _hosts(body: str) -> dict[str, str]:

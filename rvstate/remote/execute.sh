@@ -24,6 +24,7 @@ main() {
     esac
     status=$?
     # no line break in front: the reader would have to hold back every last one of the command's own
+    [ -n "$rv_nonce" ] || exit "$status"
     printf '@@rvstate %s status %s\n' "$rv_nonce" "$status"
     exit "$status"
 }

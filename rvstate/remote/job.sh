@@ -33,6 +33,7 @@ rv_begin() {
 
 # rv_announce LIBRARY: tell that the job has started; nothing waits for that, nor fails by it.
 rv_announce() {
+    rv_visiting && return 0
     # shellcheck source=/dev/null # what stands beside this file
     (. "$1/lib.sh" && . "$1/notify.sh" && main started "$RV_RUN_DIR") </dev/null >/dev/null 2>&1 || :
 }
@@ -72,6 +73,7 @@ rv_give_up() {
 
 # rv_record STATUS: what `rvstate ps` reads where accounting lags or is absent.
 rv_record() {
+    rv_visiting && return 0
     printf '%s %s\n' "$1" "$(date +%s)" >"$RV_RUN_DIR/.exit" &&
         mv "$RV_RUN_DIR/.exit" "$RV_RUN_DIR/exit"
 }
@@ -244,6 +246,18 @@ rv_directory() {
         fi
         export PYTHONPATH PATH
     fi
+}
+
+# rv_enter: up to here these are the job's surroundings.  Who enters the running job (inside.sh) goes
+# through the same steps and stops at this line; what follows is the job's own.
+rv_enter() {
+    :
+}
+
+# rv_visiting: whether this is somebody who entered, and not the job: then nothing is said of the
+# job, and nothing of it is changed.
+rv_visiting() {
+    [ "${rv_entered:-}" = "$$" ]
 }
 
 # rv_read_only: the snapshot's files are; say so where that may be why the program failed.

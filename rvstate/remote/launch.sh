@@ -25,6 +25,7 @@ rv_nodes() {
     PET_NNODES=$1
     PET_MASTER_ADDR=$MASTER_ADDR
     export RV_NODES RV_RANKS RV_LOG MASTER_ADDR OMP_NUM_THREADS PET_NNODES PET_MASTER_ADDR
+    rv_visiting && return 0
     rv_reached
     if [ "${SLURM_RESTART_COUNT:-0}" = 0 ]; then rm -f "$RV_RUN_DIR"/clock; fi
     rm -f "$RV_RUN_DIR/failed" "$RV_RUN_DIR"/ended.*

@@ -25,8 +25,9 @@ rv_run() {
     exit "$rv_status"
 }
 
-# rv_section NAME: what is printed next belongs to NAME.
+# rv_section NAME: what is printed next belongs to NAME.  A person at a terminal sees no frame.
 rv_section() {
+    [ -n "$rv_nonce" ] || return 0
     printf '\n@@rvstate %s %s\n' "$rv_nonce" "$1"
 }
 

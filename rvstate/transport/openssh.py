@@ -107,6 +107,14 @@ class Ssh:
             argv += ["-l", self.user]
         return [*argv, *options, "--", self.name]
 
+    def guest(self, command: str) -> list[str]:
+        """The command line of a client that uses the shared connection and never becomes it.
+
+        It neither starts nor ends that connection; without one it logs in by itself, asking nobody.
+        """
+        argv = ["ControlMaster=no" if w == "ControlMaster=auto" else w for w in self.argv("-T")]
+        return [*argv, command]
+
     def begin(self, script: Script, *, hold: bool = False) -> Running:
         """Start a script over the shared connection.
 
@@ -206,7 +214,7 @@ class Ssh:
         self.open()
         self.commands += 1
         with self.session(lasting=True):
-            argv = [*self.argv("-t"), encoded_command(script.text)]
+            argv = [*self.argv("-t"), encoded_command(script.plain_text)]
             return subprocess.run(argv, check=False).returncode
 
     def _end(self, group: str | None) -> None:

@@ -32,16 +32,18 @@ def execute(session: Session, command: Sequence[str], *, terminal: bool = False)
     script = Script("execute", (form, *command))
     if terminal:
         return session.transport.terminal(script)
-    return session.transport.stream(script, _input(), _show)
+    return session.transport.stream(script, standard_input(), show)
 
 
-def _input() -> int | None:
+def standard_input() -> int | None:
+    """The descriptor of our own standard input; None where there is none."""
     try:
         return sys.stdin.fileno()
     except (AttributeError, ValueError, OSError):
         return None  # there is none: closed, or a test's
 
 
-def _show(data: bytes) -> None:
+def show(data: bytes) -> None:
+    """Write to our own standard output, whole and at once."""
     while data:
         data = data[os.write(1, data) :]

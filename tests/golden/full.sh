@@ -19,5 +19,6 @@ rv_environment /scratch/abc1de/.rv/envs/app/.generations/main/0f
 export HF_HOME=/scratch/abc1de/.cache/huggingface
 rv_variables /scratch/abc1de/.rv/env/user.env
 rv_directory /scratch/abc1de/rv-workspaces/app/main/snapshots/rv-train-1 'experiments/first one' src
+rv_enter
 rv_keep results '-odd name'
 rv_run torchrun --nproc_per_node=2 'train it.py' --note 'it'"'"'s $HOME'

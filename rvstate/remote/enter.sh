@@ -1,0 +1,58 @@
+#!/bin/sh
+# Enter a running job.
+#   main SCRATCH_TEMPLATE HOME RUN JOB NODE SCHEDULER shell TERM
+#   main SCRATCH_TEMPLATE HOME RUN JOB NODE SCHEDULER line TEXT
+# RUN is the run's directory, perhaps below /{scratch}; NODE may be empty; SCHEDULER is slurm or
+# process.  A TEXT travels in a private file, for Slurm keeps the words of every step.
+# Says `group PGID` first and `status N` at once behind the last byte (see execute.sh).
+# shellcheck shell=sh
+# shellcheck disable=SC2154 # rv_* come from lib.sh, which travels in front
+
+main() {
+    rv_account "$1" "$2"
+    rv_real "$3"
+    run=$rv_path
+    job=$4
+    node=$5
+    scheduler=$6
+    find_library || return 1
+    rv_section "group $(ps -o pgid= -p $$ | tr -d ' ')"
+    if [ "$7" = shell ]; then
+        enter --pty shell "$8"
+    else
+        file=$run/.enter-$$
+        trap 'rm -f "$file"' EXIT
+        trap 'exit 129' HUP
+        trap 'exit 130' INT
+        trap 'exit 143' TERM
+        (umask 077 && printf '%s' "$8" >"$file") || return 1
+        enter --quit-on-interrupt file "$file"
+    fi
+    status=$?
+    if [ -n "${file-}" ]; then rm -f "$file"; fi
+    [ -n "$rv_nonce" ] || exit "$status"
+    printf '@@rvstate %s status %s\n' "$rv_nonce" "$status"
+    exit "$status"
+}
+
+# find_library: the scripts that the run was submitted with.
+find_library() {
+    for library in "$rv_scratch"/.rv/lib/*/; do
+        library=${library%/}
+        if [ -f "$library/inside.sh" ] && grep -qF "/lib/${library##*/}/job.sh" "$run/job.sh"; then
+            return 0
+        fi
+    done
+    rv_fail "this run was submitted by an older rvstate and cannot be entered; submit it again"
+}
+
+enter() {
+    option=$1
+    shift
+    if [ "$scheduler" = process ]; then
+        RV_JOB_ID=$job bash "$library/inside.sh" "$run" "$@"
+        return
+    fi
+    srun "$option" --overlap --quiet --jobid="$job" ${node:+--nodelist="$node"} --nodes=1 \
+        --ntasks=1 --export=NONE /bin/bash "$library/inside.sh" "$run" "$@"
+}

@@ -145,3 +145,22 @@ def test_no_secret_and_no_shell_variable_of_ours_is_left_open() -> None:
     text = batchscript.render(FULL)
     assert "rv_variables /scratch/abc1de/.rv/env/user.env" in text
     assert "#SBATCH --export=NONE" in text
+
+
+# Steps that may be gone through again by somebody who enters the running job: they set variables,
+# or do nothing where `rv_visiting` (tests/remote/test_inside.py, tests/acceptance/test_desk.py).
+_SURROUNDINGS = {
+    *("rv_begin", "rv_announce", "rv_nodes", "rv_modules", "rv_environment", "rv_variables"),
+    *("rv_directory", ".", "export"),
+}
+
+
+@pytest.mark.parametrize("start", ["", "node", "rank", "once"])
+def test_only_surroundings_stand_before_the_mark(start: str) -> None:
+    """What is added in front of `rv_enter` runs once more for everybody who enters the job."""
+    spec = replace(FULL, start=start, announce=True, read_only=True, extensions=True)
+    head, mark, rest = batchscript.render(spec).partition("\nrv_enter\n")
+    assert mark
+    steps = {line.split()[0] for line in head.splitlines() if not line.startswith("#")}
+    assert steps <= _SURROUNDINGS
+    assert {"rv_read_only", "rv_extensions", "rv_keep"} <= {x.split()[0] for x in rest.splitlines()}

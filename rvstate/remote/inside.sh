@@ -23,7 +23,13 @@ inside() {
     # shellcheck disable=SC2034
     rv_entered=$$
     rv_go_here=$PWD
-    eval "$(sed '/^rv_enter$/,$d' "$run/job.sh")"
+    rv_whole=
+    eval "$(sed '/^rv_enter$/,$d' "$run/job.sh")
+rv_whole=yes"
+    if [ -z "$rv_whole" ]; then
+        printf 'rvstate: the batch script %s cannot be read\n' "$run/job.sh" >&2
+        exit 1
+    fi
     # shellcheck source=/dev/null disable=SC2154 # set by rv_variables
     if [ -n "$rv_env_file" ] && [ -r "$rv_env_file" ]; then . "$rv_env_file"; fi
     become

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -97,3 +98,45 @@ def test_costs_are_counted_from_accounting(laptop: Laptop, job: dict[str, Any]) 
     assert plan["total"] == pytest.approx(8 * 508.89)
     assert plan["balance"]["available"] == 8742210
     assert "8,738,139 after this job" in laptop.run("cost", "-g2", "-ta100", "--time=4h").stdout
+
+
+def test_a_command_in_the_job_has_all_that_the_job_has(
+    cluster: Any, laptop: Laptop, job: dict[str, Any]
+) -> None:
+    """Node, GPUs, secret, modules, snapshot and exit code; nothing of it in Slurm's records."""
+    node = cluster.exec("squeue", "-h", "-j", job["job_id"], "-o", "%N").stdout.strip()
+    line = 'echo "$(hostname) $CUDA_VISIBLE_DEVICES $SLURM_JOB_ID $PWD $(cat mark)"; '
+    line += 'printf %s "$RV_TEST_SECRET"; type module >/dev/null && exit 7  # hush-hush'
+    done = laptop.run("ssh", "desk", "--run", line, status=7)
+    shown = f"{node} 0,1 {job['job_id']} {job['snapshot']} snapshot\n{SECRET}"
+    assert done.stdout == shown
+    steps = cluster.exec("sacct", "-n", "-P", "-j", job["job_id"], "--format=JobName,SubmitLine")
+    assert "hush-hush" not in steps.stdout
+    assert laptop.state(job["run_id"]) == "RUNNING"
+    assert (
+        "has no node 'n9'" in laptop.run("ssh", "--node", "n9", "--run", "true", status=64).stderr
+    )
+
+
+def test_any_ssh_client_is_let_in_by_the_printed_block(
+    cluster: Any, laptop: Laptop, job: dict[str, Any], tmp_path: Path
+) -> None:
+    """Plain ssh and scp with that file alone, through the login node, into the job."""
+    block = laptop.run("ssh", "--config", job["job_id"]).stdout
+    config = tmp_path / "config"
+    config.write_text(block)
+    alias = f"rv-{job['job_id']}"
+    line = 'echo "$SLURM_JOB_ID $CUDA_VISIBLE_DEVICES $PWD"; printf %s "$RV_TEST_SECRET"; exit 5'
+    argv = ["ssh", "-F", str(config), alias, line]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 5, done.stderr
+    assert done.stdout == f"{job['job_id']} 0,1 /home/abc1de\n{SECRET}"
+    source, back = tmp_path / "blob", tmp_path / "back"
+    source.write_bytes(bytes(range(256)) * 4000)
+    for one, two in ((source, f"{alias}:blob"), (f"{alias}:blob", back)):
+        subprocess.run(["scp", "-q", "-F", str(config), one, two], check=True, timeout=60)
+    assert back.read_bytes() == source.read_bytes()
+    stranger = str(cluster.state / "keys" / "id_stranger")
+    config.write_text(block.replace(str(laptop.home / "ssh" / "id_ed25519"), stranger))
+    done = subprocess.run(["ssh", "-F", str(config), "-o", "BatchMode=yes", alias, "true"])
+    assert done.returncode == 255

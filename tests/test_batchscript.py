@@ -151,7 +151,7 @@ def test_no_secret_and_no_shell_variable_of_ours_is_left_open() -> None:
 # or do nothing where `rv_visiting` (tests/remote/test_inside.py, tests/acceptance/test_desk.py).
 _SURROUNDINGS = {
     *("rv_begin", "rv_announce", "rv_nodes", "rv_modules", "rv_environment", "rv_variables"),
-    *("rv_directory", ".", "export"),
+    *("rv_activate", "rv_directory", ".", "export"),
 }
 
 

@@ -192,12 +192,7 @@ def storage_questions(session: Session) -> dict[str, str]:
 
 
 def _questions(session: Session, look: Script, runs: Script) -> dict[str, str]:
-    found = {
-        "look": look.text,
-        "runs": runs.text,
-        "home": 'printf "%s\\n" "$rv_home" && df -Pk "$rv_home" && df -Pi "$rv_home"',
-        "scratch": 'printf "%s\\n" "$rv_scratch" && df -Pk "$rv_scratch" && df -Pi "$rv_scratch"',
-    }
+    found = {"look": look.text, "runs": runs.text, **storage_questions(session)}
     if session.config.site.scheduler == "process":
         return found
     return {

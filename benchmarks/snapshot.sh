@@ -30,7 +30,8 @@ while [ "$rounds" -gt 0 ]; do
     copies=$copies$(since "$begun")
     snapshot=$root/snapshots/bench
     begun=$(now)
-    copy_ahead && unchanged && take_snapshot || exit 1
+    copy_ahead
+    { take_copy || unchanged; } && take_snapshot || exit 1
     snapshots=$snapshots$(since "$begun")
     [ "$(find "$snapshot" -type f | wc -l)" = "$(find "$root/bench-copy" -type f | wc -l)" ] || exit 1
     rm -rf "$snapshot" "$root/snapshots/.bench.manifest" "$root/bench-copy"

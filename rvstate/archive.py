@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import os
 import tarfile
-from collections.abc import Iterable, Mapping
+import tempfile
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import BinaryIO
 
 from rvstate.errors import ConvergeError
 from rvstate.model.project import File
+from rvstate.script import Spool
 
 # level 1: source code shrinks nearly as well, at a fifth of the time
 _LEVEL = 1
+# Bytes of files that are packed in memory; more go through a file.
+_IN_MEMORY = 8 << 20
 
 
 def pack(
-    root: str, files: Iterable[File], lists: Mapping[str, Iterable[str]] | None = None
-) -> bytes:
+    root: str,
+    files: Iterable[File],
+    lists: Mapping[str, Iterable[str]] | None = None,
+    sent: Callable[[int, int], None] | None = None,
+) -> bytes | Spool:
     """A gzip-compressed tar of `files` below `root`, as `code/PATH`.
 
     Owner, dates and every mode bit but "executable" stay behind: they are not part of a tree's
@@ -30,11 +38,17 @@ def pack(
         files: What to pack; each must still be what it was when it was listed.
         lists: Lists of paths, name to paths, that travel in front as members `NAME`, each path
             ended by NUL.
+        sent: Told of a large archive, while it is sent, how many bytes are, and of how many.
+
+    Returns:
+        The archive, in a file without a name where it is too large for memory.
 
     Raises:
         ConvergeError: A file changed or vanished since it was listed.
     """
-    buffer = io.BytesIO()
+    files = tuple(files)
+    large = sum(file.size for file in files) > _IN_MEMORY
+    buffer = tempfile.TemporaryFile(prefix="rvstate-") if large else io.BytesIO()  # noqa: SIM115 - handed on
     with tarfile.open(
         fileobj=buffer, mode="w:gz", compresslevel=_LEVEL, format=tarfile.GNU_FORMAT
     ) as archive:
@@ -42,7 +56,9 @@ def pack(
             _add_list(archive, name, paths)
         for file in files:
             _add(archive, Path(root) / file.path, file)
-    return buffer.getvalue()
+    if isinstance(buffer, io.BytesIO):
+        return buffer.getvalue()
+    return Spool(buffer, buffer.tell(), sent)
 
 
 def bundle(texts: Mapping[str, str], lists: Mapping[str, Iterable[str]]) -> bytes:
@@ -107,6 +123,11 @@ def _add(archive: tarfile.TarFile, path: Path, file: File) -> None:
             if not hashed.is_whole(file.digest):
                 raise _changed(path)
     except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise ConvergeError(
+                f"There is no room in {tempfile.gettempdir()} to pack what is sent.",
+                "Free some, or set TMPDIR to a directory with room.",
+            ) from error
         raise _changed(path) from error
 
 

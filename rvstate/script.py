@@ -9,7 +9,10 @@ from __future__ import annotations
 import base64
 import os
 import re
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import BinaryIO
 
 from rvstate import assets
 from rvstate.errors import ProbeError
@@ -20,6 +23,62 @@ _SHARED = {
     **dict.fromkeys(("build_environment", "submit", "tool", "verify"), ("manifest",)),
     "heal": ("manifest", "build_environment"),
 }
+
+
+# bytes of a spooled payload that become text at once; whole lines of base64 (57 bytes each)
+_CHUNK = 57 * 4096
+
+
+class Spool:
+    """A payload too large for memory, in a file without a name.
+
+    Args:
+        file: Holds it from its start; nobody else uses it.
+        size: Bytes.
+        sent: Called with how many bytes were handed on so far, and how many there are.
+    """
+
+    def __init__(
+        self, file: BinaryIO, size: int, sent: Callable[[int, int], None] | None = None
+    ) -> None:
+        self._file = file
+        self._sent = sent
+        self.size = size
+
+    def lines(self) -> Iterator[str]:
+        """It as text, piece by piece; every call begins at the start."""
+        self._file.seek(0)
+        done = 0
+        while chunk := self._file.read(_CHUNK):
+            yield base64.encodebytes(chunk).decode("ascii")
+            done += len(chunk)
+            if self._sent is not None:
+                self._sent(done, self.size)
+            # lets Ctrl-C be heard: pyinfra writes in a greenlet, which no signal interrupts
+            time.sleep(0)
+
+
+class Input(list[str]):
+    """A script's text and then its payload, made piece by piece while they are sent.
+
+    It is a list to pyinfra, whose connectors write a list's members one after the other.
+
+    Args:
+        text: What travels in front.
+        payload: What follows it.
+    """
+
+    def __init__(self, text: str, payload: Spool) -> None:
+        super().__init__()
+        self._text = text
+        self._payload = payload
+
+    def __bool__(self) -> bool:
+        return True
+
+    def __iter__(self) -> Iterator[str]:
+        yield self._text
+        yield from self._payload.lines()
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +95,7 @@ class Script:
 
     name: str
     args: tuple[str, ...] = ()
-    payload: bytes = field(default=b"", repr=False)
+    payload: bytes | Spool = field(default=b"", repr=False)
     nonce: str = field(default_factory=lambda: os.urandom(8).hex())
     public: bool = False
 
@@ -63,7 +122,16 @@ class Script:
     @property
     def data(self) -> bytes:
         """The payload as it travels: text, for pyinfra's own connectors carry nothing else."""
+        if isinstance(self.payload, Spool):
+            return "".join(self.payload.lines()).encode("ascii")
         return base64.encodebytes(self.payload)
+
+    @property
+    def input(self) -> str | Input:
+        """Text and payload as they travel on standard input."""
+        if isinstance(self.payload, Spool):
+            return Input(self.text, self.payload)
+        return self.text + self.data.decode("ascii")
 
 
 @dataclass(frozen=True, slots=True)

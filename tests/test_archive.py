@@ -1,7 +1,9 @@
+import base64
 import hashlib
 import io
 import os
 import tarfile
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,7 @@ import pytest
 from rvstate import archive
 from rvstate.errors import ConvergeError
 from rvstate.model.project import File
+from rvstate.script import Script, Spool
 
 
 def entry(root: Path, name: str, kind: str = "f") -> File:
@@ -75,3 +78,31 @@ def test_lists_travel_in_front(tmp_path: Path) -> None:
         member = found.extractfile("deleted")
         assert member is not None
         assert member.read() == b"a b\0line\nbreak\0donn\xe9es\0"
+
+
+def test_a_large_payload_never_is_in_memory(tmp_path: Path) -> None:
+    """Packed into a file, made text piece by piece; what arrives is what was packed."""
+    (tmp_path / "weights").write_bytes(os.urandom(1 << 20) * 60)
+    with (tmp_path / "weights").open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    told: list[tuple[int, int]] = []
+    files = (File("weights", "f", digest, 60 << 20),)
+    tracemalloc.start()
+    payload = archive.pack(
+        str(tmp_path), files, {"files": ["./weights"]}, lambda *n: told.append(n)
+    )
+    assert isinstance(payload, Spool)
+    sent = Script("push", (), payload).input
+    assert isinstance(sent, list)
+    # for every connector of pyinfra a member is a line, and lines end with a line break
+    assert all(piece.endswith("\n") for piece in sent)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 16 << 20
+    assert told[-1] == (payload.size, payload.size)
+    assert told == sorted(told)
+    packed = b"".join(base64.b64decode(piece) for piece in payload.lines())
+    with tarfile.open(fileobj=io.BytesIO(packed)) as found:
+        member = found.extractfile("code/weights")
+        assert member is not None
+        assert hashlib.file_digest(member, "sha256").hexdigest() == digest

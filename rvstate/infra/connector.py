@@ -21,6 +21,7 @@ from pyinfra.connectors.util import (
 )
 
 from rvstate.errors import RvstateError
+from rvstate.script import Input
 from rvstate.transport import Completed, Ssh
 
 # Where the transport is kept: one that our own command handed over, or one made here.
@@ -93,7 +94,7 @@ class OpensshConnector(BaseConnector):  # type: ignore[misc] # pyinfra is untype
         if print_input:
             echo(f"{self.host.print_prefix}>>> {line.get_masked_value()}", err=True)
         try:
-            done = self.transport.execute(line.get_raw_value(), _bytes(control.get("_stdin")))
+            done = self.transport.execute(line.get_raw_value(), _input(control.get("_stdin")))
         except RvstateError as error:
             # pyinfra knows nothing of our errors: a failed command with a reason, on this host
             # alone; our own commands find the error itself again
@@ -147,6 +148,11 @@ class OpensshConnector(BaseConnector):  # type: ignore[misc] # pyinfra is untype
         with get_file_io(filename_or_io, "wb") as file:
             file.write(done.output)
         return True
+
+
+def _input(data: Any) -> bytes | Input:
+    """Standard input as the transport takes it; a large payload stays on disk until it is sent."""
+    return data if isinstance(data, Input) else _bytes(data)
 
 
 def _bytes(data: Any) -> bytes:

@@ -13,6 +13,7 @@ from collections.abc import Callable  # noqa: E402
 from dataclasses import dataclass, field  # noqa: E402
 from typing import Any  # noqa: E402
 
+from gevent.hub import Hub  # noqa: E402
 from pyinfra.api import Config, Inventory, State  # noqa: E402
 from pyinfra.api.connect import connect_all, disconnect_all  # noqa: E402
 from pyinfra.api.exceptions import PyinfraError  # noqa: E402
@@ -25,6 +26,8 @@ from rvstate.infra.connector import ERROR, OURS  # noqa: E402
 from rvstate.script import Answer, read_any  # noqa: E402
 from rvstate.transport import LOCAL, Local, Ssh, Transport  # noqa: E402
 
+# Ctrl-C is told in our own words.
+Hub.NOT_ERROR = (*Hub.NOT_ERROR, KeyboardInterrupt)
 # Our command prints its own report; pyinfra's lines would say everything twice.
 logging.getLogger("pyinfra").setLevel(logging.CRITICAL)
 
@@ -132,6 +135,10 @@ def run_all(works: tuple[Work, ...], tell: Callable[[str], None]) -> tuple[tuple
     except PyinfraError:
         # "No hosts remaining!": what went wrong is in the operations' own output (finding F9)
         tell("a step failed")
+    except BaseException:
+        # Ctrl-C: what still writes to an account ends first, for all below waits for it
+        state.pool.kill()
+        raise
     finally:
         disconnect_all(state)
     for work, done in zip(works, metas, strict=True):

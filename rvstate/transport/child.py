@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from rvstate.errors import RefusedError, UnreachableError
+from rvstate.script import Input
 from rvstate.transport.base import Completed
 
 # What a pipe takes without a reader on every system that we know (Linux 64 KiB, macOS 16 KiB).
@@ -31,7 +32,7 @@ class Child:
 
     process: subprocess.Popen[bytes]
     errors: BinaryIO
-    data: bytes
+    data: bytes | Input
     slot: BinaryIO | None = None
     begun: bool = False
     heard: Callable[[str], None] | None = None
@@ -44,6 +45,9 @@ class Child:
             listener = threading.Thread(target=self._listen, args=(self.heard,), daemon=True)
             listener.start()
         try:
+            if isinstance(self.data, Input):
+                self._feed(self.data)
+                self.data = b""
             output, _ = self.process.communicate(self.data or None, timeout)
         except subprocess.TimeoutExpired:
             self.process.kill()
@@ -79,6 +83,17 @@ class Child:
                 return
             time.sleep(_LISTEN)
 
+    def _feed(self, data: Input) -> None:
+        """Hand on a large input as it is made; its script prints nothing before it has it all."""
+        assert self.process.stdin is not None
+        # a process that stopped reading is reported by its exit status
+        with contextlib.suppress(BrokenPipeError):
+            for text in data:
+                self.process.stdin.write(text.encode("utf-8", "surrogateescape"))
+        with contextlib.suppress(BrokenPipeError):
+            self.process.stdin.close()
+        self.process.stdin = None
+
     def cancel(self) -> None:
         """End it; the remote side, which only reads, ends by itself."""
         self.process.kill()
@@ -101,7 +116,7 @@ def unlinked() -> BinaryIO:
 
 def spawn(
     argv: list[str],
-    data: bytes,
+    data: bytes | Input,
     env: dict[str, str] | None = None,
     pass_fds: tuple[int, ...] = (),
     slot: BinaryIO | None = None,
@@ -130,6 +145,8 @@ def spawn(
         # Ctrl-C reaches us; what was started on the cluster is ended or finished on purpose
         start_new_session=False,
     )
+    if isinstance(data, Input):
+        return Child(process, errors, data, slot)
     if not hold and len(data) <= _PIPE and process.stdin is not None:
         # a process that died at once is reported by its exit status
         with contextlib.suppress(BrokenPipeError):

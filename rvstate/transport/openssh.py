@@ -21,7 +21,7 @@ from rvstate.errors import (
     RvstateError,
     UnreachableError,
 )
-from rvstate.script import Answer, Script, read_answer
+from rvstate.script import Answer, Input, Script, read_answer
 from rvstate.transport.base import Completed, Running, cut, nothing_ran, whole_text
 from rvstate.transport.child import Child, control_directory, spawn, unlinked, which
 from rvstate.transport.held import Held
@@ -148,7 +148,7 @@ class Ssh:
         """Run a script to its end."""
         return self.finish(script, self.begin(script))
 
-    def execute(self, command: str, data: bytes = b"") -> Completed:
+    def execute(self, command: str, data: bytes | Input = b"") -> Completed:
         """Run one command line of the login shell; only connection trouble raises."""
         running = self._start(command, data)
         attempt = _first_attempt(running)
@@ -256,8 +256,11 @@ class Ssh:
         line = held_command(text, script.nonce) if hold else encoded_command(text)
         return (*self.argv("-T"), line)
 
-    def _start(self, command: str, data: bytes) -> Running:
+    def _start(self, command: str, data: bytes | Input) -> Running:
         self.commands += 1
+        if isinstance(data, Input):
+            # so large that a session of its own does not count
+            return spawn([*self.argv("-T"), command], data, slot=self._slot(SESSIONS))
         held, self._held = self._held, None
         if held is not None and held.alive:
             child = held.begin(command, data)

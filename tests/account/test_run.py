@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -483,3 +485,25 @@ def test_no_value_of_a_variable_is_ever_shown_or_kept(laptop: Laptop, app: Path)
     assert "s3cr3t" not in told
     held = [p for p in laptop.home.rglob("*") if p.is_file() and b"s3cr3t" in p.read_bytes()]
     assert {p.name for p in held} == {"env.json"}
+
+
+def test_a_large_push_can_be_broken_off(laptop: Laptop, app: Path) -> None:
+    """Ctrl-C while gigabytes travel: what was there stays whole, nothing runs, and the next run
+    sends all of it."""
+    first = laptop.submit("train.py", cwd=app)
+    root = Path(first["snapshot"]).parent.parent
+    before = contents(root / "code"), (root / "manifest").read_text()
+    (app / "weights").write_bytes(os.urandom(1 << 20) * 60)
+    process = laptop.start("run", "train.py", cwd=app)
+    while not list(root.glob("incoming/code/weights")):
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert (root / "manifest").read_text() == before[1]
+    assert contents(root / "code") == before[0]
+    assert len(laptop.document("ps")["runs"]) == 1
+    again = laptop.submit("train.py", cwd=app)
+    assert Path(again["snapshot"], "weights").stat().st_size == 60 << 20
+    assert not (root / "incoming").exists()

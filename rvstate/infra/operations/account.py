@@ -25,10 +25,8 @@ from rvstate.transport import remote_command
 
 def send(script: Script) -> StringCommand:
     """A script as pyinfra's command: its text on standard input, never in an argument list."""
-    text = script.text
     # pyinfra ends the text with a line break of its own where it lacks one; ours has it
-    data = text + script.data.decode("ascii")
-    return StringCommand(remote_command(len(text.encode())), _stdin=data)
+    return StringCommand(remote_command(len(script.text.encode())), _stdin=script.input)
 
 
 def observe(desired: DesiredState, scratch: str, home: str) -> ObservedState:

@@ -6,8 +6,11 @@ import datetime
 import fnmatch
 import json
 import sys
+import time
+from collections.abc import Callable
 
 from rvstate import batchscript, notification
+from rvstate.diff import human_bytes
 from rvstate.model.layout import Layout
 from rvstate.model.project import Tree, difference
 from rvstate.script import Script
@@ -22,12 +25,15 @@ PATIENCE = "60"
 _HISTORY_DAYS = 14
 
 
-def push_script(prepared: Prepared, known: Tree | None) -> Script | None:
+def push_script(
+    prepared: Prepared, known: Tree | None, tell: Callable[[str], None] = lambda _: None
+) -> Script | None:
     """What brings the workspace's code to the tree's state; None where it is there.
 
     Args:
         prepared: The run.
         known: The tree that the workspace holds; None sends all of it.
+        tell: Told how far a large transfer has come.
     """
     tree, root, project = prepared.tree, prepared.workspace.root, prepared.project
     if prepared.code_state == tree.state:
@@ -43,7 +49,7 @@ def push_script(prepared: Prepared, known: Tree | None) -> Script | None:
     # only now: what packs is not needed where nothing changed
     from rvstate import archive
 
-    payload = archive.pack(project.root, change.changed, lists)
+    payload = archive.pack(project.root, change.changed, lists, Rate(tell))
     old = known.state if known is not None else "-"
     return Script(
         "push",
@@ -53,6 +59,24 @@ def push_script(prepared: Prepared, known: Tree | None) -> Script | None:
         ),
         payload,
     )
+
+
+class Rate:
+    """Tells how far a transfer has come, and how fast it is, once it takes longer than a second."""
+
+    def __init__(self, tell: Callable[[str], None]) -> None:
+        self._tell = tell
+        self._begun = self._told = 0.0
+
+    def __call__(self, done: int, size: int) -> None:
+        """Count what was sent: `done` of `size` bytes."""
+        now = time.monotonic()
+        if not self._begun:
+            self._begun = self._told = now
+        elif now - self._told >= 1:
+            self._told = now
+            rate = human_bytes(round(done / (now - self._begun)))
+            self._tell(f"sending the code: {human_bytes(done)} of {human_bytes(size)}, {rate}/s")
 
 
 def build_script(prepared: Prepared) -> Script | None:

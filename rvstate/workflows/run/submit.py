@@ -80,7 +80,7 @@ def _attempt(
     from rvstate.infra import runs
 
     scripts = runs.Scripts(
-        push=push_script(prepared, known),
+        push=push_script(prepared, known, tell),
         build=build_script(prepared),
         submit=submit_script(session, prepared),
     )
@@ -115,7 +115,7 @@ def push_only(session: Session, prepared: Prepared, tell: Callable[[str], None])
 
     said: tuple[str, ...] = ("stale",)
     for known, state in ((prepared.known, prepared.code_state), (None, "")):
-        script = push_script(replace(prepared, code_state=state), known)
+        script = push_script(replace(prepared, code_state=state), known, tell)
         scripts = runs.Scripts(push=script, build=None, submit=None)
         if script is None and prepared.plan.empty:
             return ()

@@ -98,6 +98,9 @@ def choose(
         project: The project.
         workspace: The project's and branch's paths.
         observed: The look.
+
+    Raises:
+        RefusedError: The environment is known to be damaged.
     """
     if found is None or not found.managed:
         return Chosen(found)
@@ -108,6 +111,12 @@ def choose(
     python = observed.entry(workspace.environment / "bin" / "python")
     # an interpreter that a module brought goes when the module does
     runs = isinstance(python, Present) and "f" in (python.type, python.leads_to)
+    walked = observed.texts.get(workspace.environment / ".rvstate" / "verified", "").split()
+    if present and runs and walked[1:] == ["damaged"]:
+        raise RefusedError(
+            f"The environment {workspace.environment} lost files, as `rvstate verify` found.",
+            "`rvstate converge` builds it again.",
+        )
     if present == found.digest and runs:
         return Chosen(found, folder / found.digest)
     if present and runs and command.is_opaque(words):

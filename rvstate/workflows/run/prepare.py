@@ -254,6 +254,7 @@ def _question(session: Session, project: Project) -> tuple[tuple[probe.Question,
         ("text", place.root / "identity"),
         ("text", place.environment / ".rvstate-environment"),
         ("stat", place.environment / "bin" / "python"),
+        ("text", place.environment / ".rvstate" / "verified"),
     )
     return asked, probe.script(session.scratch, session.home, asked)
 

@@ -32,6 +32,7 @@ _POLL = 0.1  # seconds
 _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 60.0  # seconds between two attempts
 _PATIENCE = 60.0  # seconds until a tunnel must stand
 _GRACE = 3.0  # seconds between SIGTERM and SIGKILL
+_LAST_WORDS = 10.0  # seconds that ending what is behind a tunnel may take
 _PORTS = 65535
 # What remote/into.sh says before it gives up for good.
 _ENDED = "has ended; nothing can be reached in it"
@@ -106,7 +107,11 @@ def next_free(port: int) -> int | None:
 
 
 def start(
-    folder: Path, tunnel: Tunnel, argv: tuple[str, ...], slot: tuple[str, int, str]
+    folder: Path,
+    tunnel: Tunnel,
+    argv: tuple[str, ...],
+    slot: tuple[str, int, str],
+    after: tuple[str, ...] = (),
 ) -> Tunnel:
     """Start a tunnel's process and wait until it stands; a Ctrl-C meanwhile leaves nothing.
 
@@ -115,6 +120,7 @@ def start(
         tunnel: What it is.
         argv: The ssh command that forwards the port, and ends when it cannot.
         slot: Which place on the shared connection it holds, as `take_slot` takes it.
+        after: A command that is run when the tunnel is stopped: it ends what is behind it.
 
     Raises:
         RefusedError: The port is taken; the remedy has the next free one.
@@ -123,7 +129,13 @@ def start(
     if not is_free(tunnel.port):
         raise taken(folder, tunnel.port, tunnel.remote)
     path = folder / f"{tunnel.port}.json"
-    record = {"tunnel": asdict(tunnel), "argv": list(argv), "slot": list(slot), "process": None}
+    record = {
+        "tunnel": asdict(tunnel),
+        "argv": list(argv),
+        "slot": list(slot),
+        "after": list(after),
+        "process": None,
+    }
     write_private(path, json.dumps(record))
     process = subprocess.Popen(
         [sys.executable, "-m", "rvstate.tunnel", str(path)],
@@ -187,10 +199,11 @@ def stop(folder: Path, port: int) -> bool:
 
 
 def _end_group(pid: int, alive: Callable[[], bool]) -> None:
-    for number, patience in ((signal.SIGTERM, _GRACE), (signal.SIGKILL, _GRACE)):
+    for number, patience in ((signal.SIGTERM, _LAST_WORDS + _GRACE), (signal.SIGKILL, _GRACE)):
         end = time.monotonic() + patience
         with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(pid, number)
+            # the keeper ends its ssh itself; only what is deaf is ended from here
+            os.kill(pid, number) if number is signal.SIGTERM else os.killpg(pid, number)
         while alive() and time.monotonic() < end:
             time.sleep(_POLL / 2)
         if not alive():
@@ -253,6 +266,10 @@ class Keeper:
                 pause = _FIRST_PAUSE if stood else min(pause * 2, _LONGEST_PAUSE)
                 self._say("waiting", said)
                 self._sleep(pause)
+            if self._stopped and self._record["after"]:
+                argv = self._record["after"]
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    subprocess.run(argv, check=False, capture_output=True, timeout=_LAST_WORDS)
         finally:
             self._path.unlink(missing_ok=True)
             if slot is not None:
@@ -283,7 +300,10 @@ class Keeper:
             self._end_child()
             file.seek(0)
             lines = file.read().decode("utf-8", "replace").strip().splitlines()
-        return stood, lines[-1].strip() if lines else "the connection ended"
+        # what our own script said is nearer to the cause than ssh's last word
+        ours = [line.removeprefix("rvstate: ") for line in lines if line.startswith("rvstate: ")]
+        words = ours or lines or ["the connection ended"]
+        return stood, words[-1].strip()
 
     def _end_child(self) -> None:
         assert self._child is not None

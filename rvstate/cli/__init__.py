@@ -97,6 +97,12 @@ COMMANDS: dict[str, Entry] = {
     "ps": Entry("jobs:ps", "List your runs and their states.", "reads", "Jobs"),
     "logs": Entry("jobs:logs", "Show what a run has written.", "reads", "Jobs"),
     "ssh": Entry("ssh:ssh", "Enter a running job.", "writes the account", "Jobs"),
+    "forward": Entry(
+        "forward:forward",
+        "Reach a service in a running job from this machine.",
+        "writes the account",
+        "Jobs",
+    ),
     "gpu": Entry("gpu:gpu", "Show how busy the GPUs of your runs are.", "reads", "Jobs"),
     "stop": Entry("jobs:stop", "End runs.", "writes the account", "Jobs"),
     "notify": Entry(

@@ -10,8 +10,8 @@ main() {
     rv_real "$3"
     run=$rv_path
     keys=$rv_scratch/.rv/ssh
-    find_library || return 1
-    case $keys$library$run in
+    rv_find_library "$run" || return 1
+    case $keys$rv_library$run in
         *\'* | *\"* | *"$rv_newline"*)
             rv_fail "a path of this account holds a quote, which sshd's settings cannot" || return 1 ;;
     esac
@@ -19,20 +19,10 @@ main() {
     rv_lock "$keys/lock" 30 || return 1
     host_key && let_in "$4" && settings || return 1
     rv_section host && cat "$keys/host.pub"
-    rv_section library && printf '%s' "$library"
+    rv_section library && printf '%s' "$rv_library"
     rv_section user && printf '%s' "$rv_user"
     rv_section run && printf '%s' "$run"
     rv_section keys && printf '%s' "$keys"
-}
-
-find_library() {
-    for library in "$rv_scratch"/.rv/lib/*/; do
-        library=${library%/}
-        if [ -f "$library/into.sh" ] && grep -qF "/lib/${library##*/}/job.sh" "$run/job.sh"; then
-            return 0
-        fi
-    done
-    rv_fail "this run was submitted by an older rvstate and cannot be entered; submit it again"
 }
 
 # The private half is put in place first: a run that was killed in between makes both again.

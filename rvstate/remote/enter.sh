@@ -15,7 +15,7 @@ main() {
     job=$4
     node=$5
     scheduler=$6
-    find_library || return 1
+    rv_find_library "$run" || return 1
     rv_section "group $(ps -o pgid= -p $$ | tr -d ' ')"
     if [ "$7" = shell ]; then
         enter --pty shell "$8"
@@ -35,24 +35,13 @@ main() {
     exit "$status"
 }
 
-# find_library: the scripts that the run was submitted with.
-find_library() {
-    for library in "$rv_scratch"/.rv/lib/*/; do
-        library=${library%/}
-        if [ -f "$library/inside.sh" ] && grep -qF "/lib/${library##*/}/job.sh" "$run/job.sh"; then
-            return 0
-        fi
-    done
-    rv_fail "this run was submitted by an older rvstate and cannot be entered; submit it again"
-}
-
 enter() {
     option=$1
     shift
     if [ "$scheduler" = process ]; then
-        RV_JOB_ID=$job bash "$library/inside.sh" "$run" "$@"
+        RV_JOB_ID=$job bash "$rv_library/inside.sh" "$run" "$@"
         return
     fi
     srun "$option" --overlap --quiet --jobid="$job" ${node:+--nodelist="$node"} --nodes=1 \
-        --ntasks=1 --export=NONE /bin/bash "$library/inside.sh" "$run" "$@"
+        --ntasks=1 --export=NONE /bin/bash "$rv_library/inside.sh" "$run" "$@"
 }

@@ -253,3 +253,15 @@ rv_told() {
         printf 'failed %s %s\n' "$1" "$rv_text"
     fi
 }
+
+# rv_find_library RUN_DIR: set rv_library to the scripts that a run was submitted with, where those
+# let somebody enter it.
+rv_find_library() {
+    for rv_library in "$rv_scratch"/.rv/lib/*/; do
+        rv_library=${rv_library%/}
+        if [ -f "$rv_library/inside.sh" ] && grep -qF "/lib/${rv_library##*/}/job.sh" "$1/job.sh"; then
+            return 0
+        fi
+    done
+    rv_fail "this run was submitted by an older rvstate and cannot be entered; submit it again"
+}

@@ -4,17 +4,28 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Iterator
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from rvstate.transport import control_directory
 from tests.runkit import Laptop, repository
 
 pytestmark = pytest.mark.cluster
 
 SECRET = "hunter2 'q' \"d\" $HOME #x\nline two"
+
+
+def until(what: Callable[[], object], seconds: float = 60) -> None:
+    """Wait until a call gives something true."""
+    end = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < end, "it never came true"
+        time.sleep(0.3)
 
 
 @pytest.fixture(scope="module")
@@ -140,3 +151,57 @@ def test_any_ssh_client_is_let_in_by_the_printed_block(
     config.write_text(block.replace(str(laptop.home / "ssh" / "id_ed25519"), stranger))
     done = subprocess.run(["ssh", "-F", str(config), "-o", "BatchMode=yes", alias, "true"])
     assert done.returncode == 255
+
+
+SERVER = """
+import http.server, os, socket, sys
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        body = f"{socket.gethostname()} {os.environ['SLURM_JOB_ID']}".encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+print(server.server_port, flush=True)
+server.serve_forever()
+"""
+
+
+def test_a_service_in_a_job_is_reached_until_the_job_ends(
+    cluster: Any, laptop: Laptop, tmp_path: Path
+) -> None:
+    """Through a step in the job, again after a cut, by one session; the shared connection stays."""
+    app = repository(tmp_path / "serve", {"serve.py": SERVER})
+    words = ("--time", "10m", "--name", "serve", "python3", "serve.py")
+    run = laptop.submit(*words, cwd=app)
+    laptop.await_state(run["run_id"], "RUNNING")
+    until(lambda: laptop.run("logs", run["job_id"], "--out").stdout.strip())
+    remote = int(laptop.run("logs", run["job_id"], "--out").stdout)
+    # the mini-cluster's loopback is this machine's, so the service's own port is taken here
+    refused = laptop.run("forward", str(remote), status=3).stderr
+    port = int(refused.rsplit("rvstate forward ", 1)[1].split(":")[0])
+    mark = cluster.logins()["mark"]
+    (made,) = laptop.document("forward", "serve", f"{port}:{remote}")["tunnels"]
+    assert cluster.logins(mark)["accepted"].get("abc1de", 0) == 0
+    node = cluster.exec("squeue", "-h", "-j", run["job_id"], "-o", "%N").stdout.strip()
+
+    def reached() -> bool:
+        try:
+            with urllib.request.urlopen(made["address"], timeout=5) as answer:
+                return bool(answer.read().decode() == f"{node} {run['job_id']}")
+        except OSError:
+            return False
+
+    assert reached()
+    # the witness that it leads through the job: without its step nothing gets there
+    steps = cluster.exec("squeue", "-h", "-s", "-j", run["job_id"], "-o", "%i %j").stdout
+    step = next(line.split()[0] for line in steps.splitlines() if "batch" not in line)
+    cluster.run_as("abc1de", "scancel", step)
+    until(lambda: not reached())
+    until(reached)
+    laptop.run("stop", "-y", "serve")
+    until(lambda: not laptop.document("forward", "--list")["tunnels"])
+    argv = ["ssh", "-F", str(cluster.ssh_config), "-o", f"ControlPath={control_directory()}/%C"]
+    check = subprocess.run([*argv, "-l", "abc1de", "-O", "check", "rv-login"], capture_output=True)
+    assert check.returncode == 0

@@ -1,0 +1,158 @@
+"""Services in running jobs, reached from this machine."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import secrets
+from dataclasses import dataclass
+
+from rvstate import tunnel
+from rvstate.errors import ConfigError, ConvergeError, RvstateError
+from rvstate.model.layout import SYMBOLIC, Layout
+from rvstate.script import Script
+from rvstate.shell import join
+from rvstate.sitetools import listening
+from rvstate.transport import Ssh
+from rvstate.transport.places import LASTING_SESSIONS
+from rvstate.tunnel import Tunnel
+from rvstate.workflows import enter
+from rvstate.workflows.enter import Door, Place
+from rvstate.workflows.session import Session
+
+_JUPYTER = 8888
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """A tunnel, and the whole address of what is behind it where that has a token."""
+
+    tunnel: Tunnel
+    address: str
+
+
+def forward(session: Session, place: Place, port: int, remote: int) -> Served:
+    """Forward one port.
+
+    Raises:
+        RefusedError: The port of this machine is taken.
+        UnreachableError: The tunnel did not come up.
+    """
+    folder = session.state.tunnels
+    if not tunnel.is_free(port):
+        raise tunnel.taken(folder, port, remote)
+    return _served(_start(session, place, enter.door(session, place), port, remote))
+
+
+def found(session: Session, place: Place) -> tuple[Served, ...]:
+    """Forward every service that is known by its port, each to the next free port here.
+
+    Raises:
+        RvstateError: Nothing is known to listen there.
+    """
+    said = bytearray()
+    status = enter.command(session, place, listening.COMMAND, said.extend)
+    ports = listening.parse(said.decode("utf-8", "replace")) if status == 0 else ()
+    have = {(t.job, t.remote) for t in tunnel.tunnels(session.state.tunnels)}
+    wanted = [p for p in ports if p in listening.KNOWN and (place.run.job, p) not in have]
+    if not wanted:
+        others = ", ".join(str(p) for p in ports[:10]) or "no port at all"
+        raise RvstateError(
+            f"No service that is known by its port waits to be forwarded on {place.node}.",
+            f"Your programs listen there on: {others}. Name the port.",
+        )
+    door = enter.door(session, place)
+    made = []
+    for remote in wanted:
+        port = _free(remote)
+        what = listening.KNOWN[remote]
+        made.append(_served(_start(session, place, door, port, remote, what)))
+    return tuple(made)
+
+
+def jupyter(session: Session, place: Place, port: int | None) -> Served:
+    """Start a Jupyter server in the job, or find the one that is there, and forward it.
+
+    Raises:
+        RefusedError: The port of this machine is taken.
+        ConvergeError: The server did not come up; its own words are in the message.
+    """
+    folder = session.state.tunnels
+    if port is not None and not tunnel.is_free(port):
+        raise tunnel.taken(folder, port, port)
+    door = enter.door(session, place)
+    run = Layout(SYMBOLIC).run(place.run.run_id)
+    fixed = (session.scratch, session.home, run, place.run.job or "")
+    words = ("start", *fixed, place.node, secrets.token_hex(24))
+    try:
+        answer = session.transport.run(Script("jupyter", words))
+        if answer.status != 0:
+            lines = [x.removeprefix("rvstate: ") for x in answer.errors.splitlines() if x.strip()]
+            raise ConvergeError(
+                f"Jupyter did not start: {lines[-1] if lines else 'no reason given'}.",
+                "`rvstate ssh` shows the environment that it would start in.",
+            )
+        server = json.loads(answer.first("server"))
+        step = answer.first("step").decode().strip()
+        remote, token = int(server["port"]), str(server["token"])
+        known = _known(session, place, remote)
+        if known is not None and port is None:
+            return Served(known, _with_token(known, token))
+        after: tuple[str, ...] = ()
+        if isinstance(session.transport, Ssh) and step:
+            after = tuple(session.transport.guest(join(("scancel", step))))
+        local = port if port is not None else _free(remote)
+        made = _start(session, place, door, local, remote, "Jupyter", after)
+    except BaseException:
+        # whoever gave up waiting wants no server that nobody looks at
+        with contextlib.suppress(RvstateError):
+            session.transport.run(Script("jupyter", ("stop", *fixed)))
+        raise
+    return Served(made, _with_token(made, token))
+
+
+def _with_token(made: Tunnel, token: str) -> str:
+    return f"http://{tunnel.HERE}:{made.port}/?token={token}"
+
+
+def _known(session: Session, place: Place, remote: int) -> Tunnel | None:
+    """The tunnel that leads there already."""
+    there = (place.run.job, place.node, remote)
+    living = tunnel.tunnels(session.state.tunnels)
+    return next((t for t in living if (t.job, t.node, t.remote) == there), None)
+
+
+def _free(wanted: int) -> int:
+    port = tunnel.next_free(wanted)
+    if port is None:
+        raise ConfigError("No port of this machine is free.", "Close something.")
+    return port
+
+
+def _start(
+    session: Session,
+    place: Place,
+    door: Door,
+    port: int,
+    remote: int,
+    what: str = "",
+    after: tuple[str, ...] = (),
+) -> Tunnel:
+    new = Tunnel(
+        port=port,
+        remote=remote,
+        node=place.node,
+        job=place.run.job or "",
+        name=place.run.name,
+        account=session.label,
+        what=what,
+    )
+    way = f"{tunnel.HERE}:{port}:localhost:{remote}"
+    argv = door.argv("-N", "-T", "-o", "ExitOnForwardFailure=yes", "-o", "BatchMode=yes", "-L", way)
+    name = session.transport.slot_name if isinstance(session.transport, Ssh) else "local"
+    slot = (name, LASTING_SESSIONS, session.label)
+    return tunnel.start(session.state.tunnels, new, argv, slot, after)
+
+
+def _served(made: Tunnel) -> Served:
+    return Served(made, f"http://{tunnel.HERE}:{made.port}")

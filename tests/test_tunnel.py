@@ -1,0 +1,189 @@
+"""Tunnels: a process each, known by boot and start time, that keeps ssh running and ends with it."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from rvstate import tunnel
+from rvstate.cli.forward import _read
+from rvstate.errors import ConfigError, RefusedError, UnreachableError
+from rvstate.sitetools import listening
+from rvstate.tunnel import Tunnel
+
+# Stands for ssh: listens, notes that it started, and ends when it is told to by a file.
+FAKE = """
+import os, socket, sys, time
+port, folder, fails = int(sys.argv[1]), sys.argv[2], sys.argv[3]
+with open(folder + "/starts", "a") as file:
+    file.write(f"{os.getpid()}\\n")
+starts = len(open(folder + "/starts").read().split())
+if fails == "at once" or (fails == "later" and starts > 1):
+    sys.exit("rvstate: job 7 has ended; nothing can be reached in it\\nConnection closed")
+s = socket.socket(); s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+s.bind(("127.0.0.1", port)); s.listen()
+while not os.path.exists(folder + "/cut"):
+    time.sleep(0.02)
+os.unlink(folder + "/cut")
+"""
+
+
+@pytest.fixture
+def port() -> int:
+    """A port that was free a moment ago."""
+    with socket.socket() as probe:
+        probe.bind((tunnel.HERE, 0))
+        found: int = probe.getsockname()[1]
+        return found
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Iterator[Path]:
+    """Records of tunnels, all of which are ended afterwards."""
+    place = tmp_path / "tunnels"
+    place.mkdir()
+    yield place
+    for one in tunnel.tunnels(place):
+        tunnel.stop(place, one.port)
+
+
+def begin(folder: Path, port: int, fails: str = "never") -> Tunnel:
+    """Start a tunnel with the stand-in for ssh."""
+    new = Tunnel(port, 8888, "n1", "7", "train", "me@there")
+    argv = (sys.executable, "-c", FAKE, str(port), str(folder.parent), fails)
+    after = (sys.executable, "-c", f"open({str(folder.parent / 'after')!r}, 'w')")
+    return tunnel.start(folder, new, argv, (f"test-{os.getpid()}-{port}", 2, "there"), after)
+
+
+def starts(folder: Path) -> list[int]:
+    """The process ids of the stand-ins so far."""
+    return [int(pid) for pid in (folder.parent / "starts").read_text().split()]
+
+
+def until(what: object) -> None:
+    """Wait until a call gives something true."""
+    assert callable(what)
+    end = time.monotonic() + 30
+    while not what():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def gone(pid: int) -> bool:
+    """Whether a process has ended."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    return False
+
+
+def test_it_stands_is_listed_and_is_stopped_with_all_of_it(folder: Path, port: int) -> None:
+    """Its own process, its ssh, its record; and what is behind it is ended too."""
+    made = begin(folder, port)
+    assert made.state == "up"
+    assert tunnel.tunnels(folder) == (made,)
+    assert tunnel.stop(folder, port)
+    assert gone(starts(folder)[0])
+    assert tunnel.tunnels(folder) == ()
+    assert list(folder.iterdir()) == []
+    assert (folder.parent / "after").exists()
+    assert not tunnel.stop(folder, port)
+
+
+def test_it_connects_again(folder: Path, port: int) -> None:
+    """An ssh that ends is started again, in the same process."""
+    begin(folder, port)
+    (folder.parent / "cut").touch()
+    until(lambda: len(starts(folder)) == 2)
+    until(lambda: [t.state for t in tunnel.tunnels(folder)] == ["up"])
+
+
+def test_it_ends_with_its_job(folder: Path, port: int) -> None:
+    """Our own script says so, whatever ssh says behind it; nothing is tried again."""
+    begin(folder, port, "later")
+    (folder.parent / "cut").touch()
+    until(lambda: not list(folder.iterdir()))
+    assert len(starts(folder)) == 2
+    assert not (folder.parent / "after").exists()
+
+
+def test_one_that_does_not_come_up_says_why_and_leaves_nothing(folder: Path, port: int) -> None:
+    """The first attempt is the user's to see."""
+    with pytest.raises(UnreachableError, match="job 7 has ended"):
+        begin(folder, port, "at once")
+    assert list(folder.iterdir()) == []
+    assert len(starts(folder)) == 1
+
+
+def test_a_taken_port_is_refused_with_the_next_free_one(folder: Path, port: int) -> None:
+    """By a stranger or by a tunnel, which is named."""
+    with socket.socket() as taken:
+        taken.bind((tunnel.HERE, port))
+        taken.listen()
+        with pytest.raises(RefusedError, match=f"Port {port} of this machine is taken") as caught:
+            begin(folder, port)
+        free = tunnel.next_free(port)
+        assert caught.value.remedy == f"The next free one: rvstate forward {free}:8888"
+    begin(folder, port)
+    with pytest.raises(RefusedError, match="by the tunnel to n1:8888"):
+        begin(folder, port)
+
+
+def test_a_recycled_process_number_is_no_tunnel(folder: Path, port: int) -> None:
+    """Another process under that number is never counted, and never ended."""
+    record = {"pid": os.getpid(), "boot": "another", "start": "1"}
+    about = {"port": port, "remote": 1, "node": "n", "job": "1", "name": "x", "account": "a"}
+    path = folder / f"{port}.json"
+    path.write_text(json.dumps({"tunnel": about, "process": record}))
+    assert tunnel.tunnels(folder) == ()
+    assert tunnel.stop(folder, port) is False
+    assert not path.exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "needed", "found"),
+    [
+        (("8888",), True, (None, 8888, None)),
+        (("8888:80",), True, (None, 8888, 80)),
+        (("41", "8888"), True, ("41", 8888, None)),
+        (("41",), False, ("41", None, None)),
+        ((), False, (None, None, None)),
+        (("8888:80",), False, (None, 8888, 80)),
+        (("train", "90"), False, ("train", 90, None)),
+    ],
+)
+def test_a_single_word_is_a_port_where_one_is_needed(
+    words: tuple[str, ...], needed: bool, found: tuple[object, ...]
+) -> None:
+    """A job's number and a port look alike."""
+    assert _read(words, needed=needed) == found
+
+
+@pytest.mark.parametrize("words", [(), ("0",), ("65536",), ("a", "b"), ("1", "2", "3"), ("8:",)])
+def test_what_is_no_port_is_refused(words: tuple[str, ...]) -> None:
+    """Named, with an example."""
+    with pytest.raises(ConfigError):
+        _read(words, needed=True)
+
+
+def test_only_the_users_own_listeners_are_found() -> None:
+    """State and user id of proc(5); connections and strangers are left out."""
+    head = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when uid\n"
+    row = " 0: {}:{:04X} 00000000:0000 {} 00000000:00000000 00:00000000 00000000 {} 0 1\n"
+    rows = (
+        ("0100007F", 8888, "0A", 1000),
+        ("0100007F", 8889, "01", 1000),
+        ("0100007F", 6006, "0A", 1001),
+        ("00000000000000000000000001000000", 8000, "0A", 1000),
+    )
+    text = "1000\n" + head + "".join(row.format(*r) for r in rows)
+    assert listening.parse(text) == (8000, 8888)
+    assert listening.parse("") == ()

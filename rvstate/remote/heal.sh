@@ -42,7 +42,8 @@ heal() {
     fi
     # somebody may have built it anew meanwhile
     if sound "$damaged"; then return 0; fi
-    if ! sound "$fresh" && [ -s "$damaged/.rvstate/recipe" ]; then
+    if ! sound "$fresh" && [ -s "$damaged/.rvstate/recipe" ] &&
+        [ -s "$damaged/.rvstate/check.py" ] && [ -d "$damaged/.rvstate/sources" ]; then
         (rebuild) || return 1
     fi
     if [ -d "$branch" ]; then rv_lock "$branch/lock" "$patience" || return 1; fi
@@ -52,7 +53,8 @@ heal() {
         take_its_place
     else
         # the stamp first: without it nothing takes the generation for finished
-        rm -f "$damaged/.rvstate-environment" && rm -f "$link"
+        rm -f "$damaged/.rvstate-environment" && rm -f "$link" &&
+            printf 'it does not keep what it was built from; the next run of its project builds it\n'
     fi
 }
 

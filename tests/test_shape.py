@@ -25,6 +25,7 @@ FLOORS: tuple[frozenset[str], ...] = (
             "diff",
             "steps",
             "batchscript",
+            "diagnose",
             "notification",
             "command",
             "request",

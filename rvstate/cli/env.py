@@ -24,6 +24,7 @@ _LATER = "Jobs see it from the next `rvstate converge` or `rvstate run` on; --no
 def env() -> None:
     """Keep variables and secrets that every job gets.
 
+    `show` and `shell` are about the Python environment of the project in front of you.
     Values are kept on this machine in a private file (0600), and on the cluster in one that every
     job reads. They are shown to nobody unless you ask with --show.
     """
@@ -129,6 +130,41 @@ def import_(
         raise ConfigError(f"{file} holds no variables.", "Write KEY=value lines into it.")
     edited = workflow.put(State(config.home()), wanted)
     return _after("env import", edited, now, as_json, (cluster, site, host))
+
+
+@env.command("show")
+@json_option
+@account_options
+def show(as_json: bool, cluster: str | None, site: str | None, host: str | None) -> int:
+    """Show the Python environment of the project in front of you.
+
+    What is in it, what it was built from, how large it is, what was installed by hand, and which
+    of your jobs use it.
+    """
+    from rvstate.views import environment as environment_view
+    from rvstate.workflows import environment
+
+    here = Path.cwd()
+    found = environment.show(session(cluster, site, host, project=here), here)
+    if as_json:
+        click.echo(environment_view.document(found))
+    else:
+        environment_view.show(found)
+    return EXIT_DONE
+
+
+@env.command("shell")
+@account_options
+def shell(cluster: str | None, site: str | None, host: str | None) -> int:
+    """Print the lines that activate the project's environment by hand."""
+    from rvstate.views import environment as environment_view
+    from rvstate.workflows import environment
+
+    here = Path.cwd()
+    account = session(cluster, site, host, project=here)
+    found = environment.show(account, here, with_jobs=False)
+    environment_view.show_shell(found, account.config.host)
+    return EXIT_DONE
 
 
 def _value(name: str, value: str | None) -> str:

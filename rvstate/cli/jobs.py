@@ -12,10 +12,13 @@ from rvstate.cli.common import Progress, account_options, json_option, may_ask, 
 from rvstate.errors import ConfigError
 from rvstate.logmerge import Merge
 from rvstate.model.job import RunRecord
-from rvstate.slurm.states import FINISHED
+from rvstate.slurm.states import FINISHED, JobState
 from rvstate.views import runs as view
 from rvstate.workflows import jobs as workflow
 from rvstate.workflows.session import Session
+
+# Bytes at the end of a log in which a cause is looked for.
+_REMEMBERED = 65536
 
 
 @click.command()
@@ -96,6 +99,7 @@ def logs(
     while pieces := workflow.read(account, record, streams, offsets, tail).pieces:
         printer.show(pieces)
     printer.end()
+    _explain(record, printer)
     return 0
 
 
@@ -122,6 +126,8 @@ class Printer:
         self._merge = merge
         self._prefix = prefix
         self._folds = {"out": workflow.Fold(), "err": workflow.Fold()}
+        self.shown = b""
+        """The last of what was shown."""
 
     def show(self, pieces: Iterable[workflow.Piece]) -> None:
         """Show what one reading brought."""
@@ -148,6 +154,7 @@ class Printer:
             self._write(name.rpartition(".")[2], shown)
 
     def _write(self, stream: str, text: bytes) -> None:
+        self.shown = (self.shown + text)[-_REMEMBERED:]
         target = sys.stdout if stream == "out" and not self._errors_only else sys.stderr
         target.buffer.write(text)
         target.flush()
@@ -166,7 +173,17 @@ def follow_to_end(
     printer.end()
     ended = workflow.ending(account, record, lambda _: None)
     view.show_end(ended)
+    _explain(ended, printer)
     return ended
+
+
+def _explain(record: RunRecord, printer: Printer) -> None:
+    """What a failed run's own words say about its environment."""
+    if record.state is JobState.FAILED:
+        from rvstate.diagnose import diagnose
+
+        for found in diagnose(printer.shown.decode("utf-8", "replace")):
+            click.echo(f"rvstate: {found.message}\n  → {found.remedy}", err=True)
 
 
 def _note(text: str) -> None:

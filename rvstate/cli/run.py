@@ -21,6 +21,7 @@ from rvstate.workflows.run.name import named
 from rvstate.workflows.run.order import Order
 from rvstate.workflows.run.prepare import prepare
 from rvstate.workflows.run.prepared import Prepared, Submitted, log_parts
+from rvstate.workflows.run.probing import probing
 from rvstate.workflows.run.submit import submit, tested
 from rvstate.workflows.session import Session
 
@@ -53,6 +54,12 @@ _JOB_OPTIONS = (
     click.option(
         "--sbatch", "raw", multiple=True, metavar="KEY=VALUE", help="Any other option of sbatch."
     ),
+    click.option(
+        "--env",
+        "environment",
+        metavar="ENV",
+        help="Over [environment]: a kind, `none`, or the path of one that is there.",
+    ),
     click.option("--writable", is_flag=True, help="Every file of the snapshot is the job's own."),
     click.option(
         "--require",
@@ -78,6 +85,9 @@ def job_options(function: _F) -> _F:
     help="Wait for the end; if a node was at fault, submit once more without it. -f does so too.",
 )
 @click.option("--dry-run", is_flag=True, help="Show plan and batch script; submit nothing.")
+@click.option(
+    "--probe", is_flag=True, help="Check the environment in the smallest job; takes no command."
+)
 @click.option("--resume", is_flag=True, help="Look up the run whose answer never came.")
 @json_option
 @account_options
@@ -86,6 +96,7 @@ def run(
     follow: bool,
     retry_hardware: bool,
     dry_run: bool,
+    probe: bool,
     resume: bool,
     as_json: bool,
     cluster: str | None,
@@ -100,22 +111,30 @@ def run(
     shell string: `rvstate run "make data && python train.py"`. With -f the exit code is the
     program's own; 124 at the time limit, 137 out of memory, 143 cancelled.
     """
-    if bool(command) == resume:
+    if bool(command) == (resume or probe) or (resume and probe):
         raise ConfigError(
             "--resume takes no command: it takes up the one that was not answered."
             if resume
+            else "--probe takes no command: it checks the environment."
+            if probe
             else "There is no command to run.",
-            "rvstate run --resume" if resume else "For example: rvstate run train.py",
+            "rvstate run --resume"
+            if resume
+            else "rvstate run --probe"
+            if probe
+            else "For example: rvstate run train.py",
         )
     here = Path.cwd()
     account = session(cluster, site, host, project=_project(here))
     tell = Progress(quiet=as_json)
     if not as_json:
         view.show_where(account.config)
-    wait = "log" if follow else "end" if retry_hardware else ""
+    wait = "log" if follow or probe else "end" if retry_hardware else ""
     if resume:
         return _finish(account, again.resume(account, here, tell), tell, wait, as_json)
     order = _order(account, command, here, options)
+    if probe:
+        order = probing(order, account.config.site)
     order, about_name = named(account, order, asking=not dry_run)
     for notice in about_name:
         click.echo(f"rvstate: {notice}", err=True)
@@ -196,6 +215,7 @@ def _order(
         name=_name(options["name"]),
         keep=options["keep"],
         directory=here,
+        environment=options["environment"] or "",
         writable=options["writable"],
         require=options["require"] or "",
         start=options["start"],

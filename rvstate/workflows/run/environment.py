@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rvstate import archive, assets, command
 from rvstate.errors import RefusedError
-from rvstate.model.environment.spec import EnvironmentSpec, Surroundings, spec
+from rvstate.model.environment.spec import MANAGED, EnvironmentSpec, Surroundings, spec
 from rvstate.model.layout import Layout, Workspace
 from rvstate.model.observed import ObservedState, Present
 from rvstate.model.project import Project, Tree
+from rvstate.model.settings import Environment
 from rvstate.paths import RemotePath
 from rvstate.script import Script
 from rvstate.workflows.session import Session
@@ -35,9 +36,15 @@ class Chosen:
 
 
 def declared(
-    session: Session, read: Callable[[str], str | None], tree: Tree
+    session: Session, asked: str, read: Callable[[str], str | None], tree: Tree
 ) -> EnvironmentSpec | None:
     """The environment that the project declares; its files must be among those that are sent.
+
+    Args:
+        session: Which account.
+        asked: A kind or a path that goes over the settings, or empty.
+        read: The text of a file below the project's root; None where there is none.
+        tree: What is sent.
 
     Raises:
         ConfigError: The declaration is wrong.
@@ -65,7 +72,7 @@ def declared(
             )
         return found
 
-    found = spec(settings.environment, around, read, below)
+    found = spec(_wanted(settings.environment, asked), around, read, below)
     if found is not None and found.inputs:
         sent = {file.path for file in tree.files}
         missing = [name for name in found.inputs if name not in sent]
@@ -75,6 +82,14 @@ def declared(
                 "Take it out of .gitignore or .rvignore.",
             )
     return found
+
+
+def _wanted(settings: Environment, asked: str) -> Environment:
+    if not asked:
+        return settings
+    if asked == "none" or asked in MANAGED:
+        return replace(settings, kind=asked, path=None)
+    return Environment(path=asked)
 
 
 def choose(

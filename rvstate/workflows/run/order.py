@@ -25,6 +25,7 @@ class Order:
         writable: Whether the whole snapshot is the job's own.
         require: `clean`, `pushed` or empty: what the commit must be.
         run_id: The run to take up again, or empty for a new one.
+        environment: Over the settings: a kind, a path of an environment that is there, or empty.
         start: How it is started on several nodes: `once`, `node`, `rank`; None as its launcher
             means it.
     """
@@ -37,6 +38,7 @@ class Order:
     writable: bool = False
     require: str = ""
     run_id: str = ""
+    environment: str = ""
     start: str | None = None
 
 
@@ -67,5 +69,6 @@ def ordered(found: dict[str, Any], directory: Path, run_id: str = "") -> Order:
         directory=directory / order["subdirectory"],
         writable=bool(order["writable"]),
         run_id=run_id,
+        environment=str(order.get("environment", "")),
         start=order.get("start"),
     )

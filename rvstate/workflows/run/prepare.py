@@ -78,7 +78,7 @@ def prepare(
         script, running = _begin(session, script)
     scan = _scan(session, project)
     check_script(order, project, scan.tree)
-    wanted_env = environment.declared(session, read, scan.tree)
+    wanted_env = environment.declared(session, order.environment, read, scan.tree)
     if ahead:
         # what submits takes longer to load than the answer needs to come
         importlib.import_module("rvstate.infra.runs")

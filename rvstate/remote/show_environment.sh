@@ -1,0 +1,29 @@
+#!/bin/sh
+# What is in an environment.  Only reads.
+#   main SCRATCH_TEMPLATE HOME LINK
+# LINK may start with /{home} and /{scratch}.  Sections: place (the generation; empty where there is
+# none), stamp, recipe, installed, now, size, deferred.
+# shellcheck shell=sh
+# shellcheck disable=SC2154 # rv_* come from lib.sh, which travels in front
+
+main() {
+    rv_account "$1" "$2"
+    rv_real "$3"
+    place=$(readlink "$rv_path" 2>/dev/null)
+    rv_section place
+    [ -f "$place/.rvstate-environment" ] || return 0
+    printf '%s\n' "$place"
+    rv_section stamp
+    cat "$place/.rvstate-environment"
+    for part in recipe installed size deferred; do
+        rv_section "$part"
+        [ ! -f "$place/.rvstate/$part" ] || cat "$place/.rvstate/$part"
+    done
+    rv_section now
+    for found in "$place"/lib/python*/site-packages/*.dist-info; do
+        [ -d "$found" ] || continue
+        found=${found##*/}
+        found=${found%.dist-info}
+        printf '%s==%s\n' "${found%-*}" "${found##*-}"
+    done
+}

@@ -159,18 +159,20 @@ rv_lock() {
     rv_keeper=$(rv_keep_lock & echo "$!")
 }
 
-# rv_take LINK: make the link ours, or take it from a dead owner; 1 where somebody has it.
+# rv_take LINK [LOCK]: make the link ours, or take it from a dead owner; 1 where somebody has it.
 # A dead owner's link is replaced only by whoever holds the claim on that very owner, and claims are
 # taken the same way: so of several that see a dead owner one wins, however they are interleaved.
+# A claim is called after the lock and the owner alone, however many died before: an owner has one
+# link of a lock at a time, so that says which, and the name stays short.
 rv_take() {
     # into a directory ln would put the link and say it was made
     if ! [ -d "$1" ] && ln -s "$rv_me" "$1" 2>/dev/null; then return 0; fi
-    set -- "$1" "$(readlink "$1" 2>/dev/null)"
-    [ -n "$2" ] && rv_abandoned "$1" "$2" || return 1
-    set -- "$1" "$2" "$1.$(printf '%s' "$2" | tr -c 'A-Za-z0-9' -)"
-    rv_take "$3" || return 1
-    if [ "$(readlink "$1" 2>/dev/null)" = "$2" ] && mv -f "$3" "$1"; then return 0; fi
-    rm -f "$3"
+    set -- "$1" "${2:-$1}" "$(readlink "$1" 2>/dev/null)"
+    [ -n "$3" ] && rv_abandoned "$1" "$3" || return 1
+    set -- "$@" "$2.$(printf '%s' "$3" | tr -c 'A-Za-z0-9' -)"
+    rv_take "$4" "$2" || return 1
+    if [ "$(readlink "$1" 2>/dev/null)" = "$3" ] && mv -f "$4" "$1"; then return 0; fi
+    rm -f "$4"
     return 1
 }
 

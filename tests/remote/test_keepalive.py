@@ -246,7 +246,7 @@ def test_killed_anywhere_it_goes_on(account: Account, when: str) -> None:
     paths = [old(account, f".cache/uv/{number}") for number in range(5)]
     assert {"touch", "find"} <= set(CHANGING)
     for number in range(1, 40):
-        # each kill is one, not the fourth in a row within the taking of one lock
+        # takeovers that are killed one after another are test_lock.py's
         for lock in account.rv.glob("keepalive.lock*"):
             lock.unlink()
         if not account.killed_at_program(number, when, "keepalive", *arguments(account)):

@@ -148,6 +148,31 @@ def test_a_claim_whose_owner_died_is_no_obstacle(account: Account) -> None:
     assert [p.name for p in account.rv.iterdir()] == []
 
 
+def test_any_number_of_takeovers_may_die(account: Account) -> None:
+    """Of a dozen owners with long names each died in the takeover from the one before."""
+    host = "n" * 64
+    owners = [f"{host} 0123abcd-0123-4567-89ab-0123456789ab 4194304 {n}" for n in range(12)]
+    paths = [account.lock, *(f"{account.lock}.{o.replace(' ', '-')}" for o in owners[:-1])]
+    for path, owner in zip(paths, owners, strict=True):
+        os.symlink(owner, path)
+        os.utime(path, (time.time() - 700,) * 2, follow_symlinks=False)
+    assert make(account) == ["done 0", ""]
+    assert [p.name for p in account.rv.iterdir()] == []
+
+
+def test_killed_in_the_takeover_again_and_again(account: Account) -> None:
+    """However often a takeover is killed, names of claims do not grow and the lock comes free."""
+    os.symlink("elsewhere 1234 99 5", account.lock)
+    os.utime(account.lock, (time.time() - 700,) * 2, follow_symlinks=False)
+    for _ in range(8):
+        # dies with the claim in its hands, before it takes the lock itself
+        before = 'mv() { kill -s KILL -- "-$RV_GROUP"; }\n'
+        assert account.killed(before, "directories", account.lock, 0, "700", account.scratch / "x")
+    assert len(list(account.rv.iterdir())) == 9
+    assert make(account) == ["done 0", ""]
+    assert [p.name for p in account.rv.iterdir()] == []
+
+
 def test_a_claim_never_breaks_a_new_owner(account: Account) -> None:
     """Who saw a dead owner, and comes late, leaves the lock of the new owner alone."""
     process = holder(account)

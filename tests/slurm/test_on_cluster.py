@@ -3,6 +3,8 @@
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from rvstate import shell
 from rvstate.slurm import jobid, nodelist, options, sacct, sinfo, squeue
@@ -61,6 +63,33 @@ def test_every_text_reaches_slurm_and_comes_back(login: Any) -> None:
 def test_node_lists_expand_as_scontrol_does(login: Any, text: str) -> None:
     """The same names in the same order."""
     assert list(nodelist.expand(text)) == ask(login, "scontrol", "show", "hostnames", text).split()
+
+
+def ranges(low: int, more: int, width: int) -> str:
+    """A number, or a range of them."""
+    first = str(low).zfill(width)
+    return first if more == 0 else f"{first}-{str(low + more).zfill(width)}"
+
+
+NUMBERS = st.builds(ranges, st.integers(0, 1005), st.integers(0, 12), st.integers(1, 4))
+BRACKETS = st.lists(NUMBERS, min_size=1, max_size=4).map(lambda parts: f"[{','.join(parts)}]")
+PREFIX = st.sampled_from(("n", "udc-an28-", "gpu1-", "a0", "x-y-"))
+NAMES = st.one_of(
+    PREFIX.map(lambda text: f"{text}7"),
+    st.builds("{}{}".format, PREFIX, BRACKETS),
+    st.builds("{}{}r{}".format, PREFIX, BRACKETS, BRACKETS),
+)
+LISTS = st.lists(NAMES, min_size=1, max_size=4).map(",".join)
+
+
+@settings(max_examples=6, deadline=None, suppress_health_check=list(HealthCheck))
+@given(texts=st.lists(LISTS, min_size=15, max_size=40))
+def test_any_node_list_expands_as_scontrol_does(login: Any, texts: list[str]) -> None:
+    """Several prefixes, several brackets, zeros of every width: Slurm's own program is right."""
+    loop = 'for list; do scontrol show hostnames "$list" | tr "\\n" " "; echo; done'
+    answer = ask(login, "sh", "-c", loop, "sh", *texts)
+    for text, line in zip(texts, answer.splitlines(), strict=True):
+        assert list(nodelist.expand(text)) == line.split(), text
 
 
 def test_tables_are_read(login: Any) -> None:

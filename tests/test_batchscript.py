@@ -52,7 +52,15 @@ FULL = replace(
 )
 
 
-@pytest.mark.parametrize(("name", "spec"), [("small", SMALL), ("full", FULL)])
+NODES = replace(
+    FULL,
+    options=replace(FULL.options, nodes=2, ntasks_per_node=1, exclude="udc-an28-3"),
+    start="node",
+    ranks=2,
+)
+
+
+@pytest.mark.parametrize(("name", "spec"), [("small", SMALL), ("full", FULL), ("nodes", NODES)])
 def test_the_script_reads_as_kept(name: str, spec: JobSpec) -> None:
     """A change of the text that every job runs is seen and meant."""
     kept = GOLDEN / f"{name}.sh"

@@ -4,8 +4,9 @@ import pytest
 
 from rvstate import config, request
 from rvstate.errors import ConfigError, RefusedError, RvstateError
-from rvstate.model.settings import Defaults, Settings
+from rvstate.model.settings import Defaults, Preset, Settings
 from rvstate.request import Request
+from rvstate.shape import Shape
 
 UVA = config.load_site("uva")
 LOCAL = config.load_site("local")
@@ -47,6 +48,51 @@ def test_defaults_of_the_settings_act_and_options_win() -> None:
     given = request.options(own, settings, UVA)
     assert (given.account, given.time, given.mem, given.cpus_per_task) == ("other", 7200, 1024, 5)
     assert (given.partition, given.gpus) == ("gpu-a40", ("a40", 2))
+
+
+@pytest.mark.parametrize(
+    ("wanted", "nodes", "each"),
+    [
+        (Request(gpu_type="a6000", gpus=8), None, 8),
+        (Request(gpu_type="a6000", gpus=8, nodes=2), 2, 4),
+        (Request(gpu_type="a6000", gpus=8, gpus_per_node=2), 4, 2),
+        (Request(gpu_type="a6000", nodes=2), 2, 1),
+        (Request(gpu_type="a6000", nodes=2, gpus_per_node=3), 2, 3),
+        (Request(gpu_type="a6000", gpus=8, single_node=True), None, 8),
+    ],
+)
+def test_gpus_are_asked_for_node_by_node(wanted: Request, nodes: int | None, each: int) -> None:
+    """sbatch counts GPUs on each node, people count all of them."""
+    found = request.options(wanted, PLAIN, UVA)
+    assert (found.nodes, found.gpus) == (nodes, ("a6000", each))
+    given = bool(wanted.nodes or wanted.gpus_per_node or wanted.single_node)
+    assert request.shape_of(wanted, found) == Shape(nodes or 1, each, given)
+
+
+def test_nodes_without_a_gpu_and_nodes_not_to_use() -> None:
+    """`--nodes` alone is CPUs; `--exclude` is Slurm's own list."""
+    found = request.options(Request(nodes=3, cpus=8, exclude="udc-[1-2]"), PLAIN, UVA)
+    assert (found.nodes, found.gpus, found.cpus_per_task) == (3, None, 8)
+    assert found.exclude == "udc-[1-2]"
+
+
+def test_what_one_job_may_have_counts_over_all_nodes() -> None:
+    """Sixteen fit two nodes, and the site gives a job eight."""
+    with pytest.raises(RefusedError, match="more than a job is given"):
+        request.options(Request(gpu_type="a6000", gpus=16), PLAIN, UVA)
+
+
+def test_this_machine_is_one_node() -> None:
+    """Nothing pretends to be a cluster."""
+    with pytest.raises(RefusedError, match="one node"):
+        request.options(Request(nodes=2), PLAIN, LOCAL)
+
+
+def test_the_users_shape_is_not_mixed_with_a_presets_count() -> None:
+    """`--nodes 2 --preset big` is not the preset's number of GPUs on two nodes by chance."""
+    settings = Settings(presets={"big": Preset(gpus=3, gpu_type="a6000")})
+    found = request.with_preset(Request(nodes=2, gpus_per_node=4), "big", settings)
+    assert (found.gpus, found.nodes, found.gpus_per_node) == (None, 2, 4)
 
 
 def test_no_gpu_can_be_asked_for_over_a_default() -> None:

@@ -1,4 +1,4 @@
-"""Tunnels: a process each, known by boot and start time, that keeps ssh running and ends with it."""
+"""Tunnels: a process each, known by boot and start time; it keeps ssh up and ends with it."""
 
 from __future__ import annotations
 

@@ -80,9 +80,18 @@ def run(session: Session, *, scheduled: bool = False) -> tuple[Policy, Done]:
     except RvstateError as error:
         _keep(session, error.exit_code, error.message)
         raise
-    troubles = wrong(done[1])
-    _keep(session, 1 if troubles else 0, f"{troubles} things went wrong." if troubles else "")
+    _keep(session, 1 if wrong(done[1]) else 0, _sentence(done[1]))
     return done
+
+
+def _sentence(found: Done) -> str:
+    count = wrong(found)
+    if not count:
+        return ""
+    things = f"{count} thing{'s are' if count > 1 else ' is'}"
+    if isinstance(found, Verification):
+        return f"{things} damaged; `rvstate converge` mends what can be mended."
+    return f"{things.rsplit(' ', 1)[0]} could not be read or touched."
 
 
 def notices(session: Session) -> tuple[str, ...]:

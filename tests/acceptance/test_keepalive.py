@@ -106,3 +106,27 @@ def test_cut_and_other_clocks(remote: Any, cluster: Any) -> None:
     report = far.run("keepalive", "status", "--json").json["report"]
     (uv,) = [p for p in report["places"] if p["name"] == "uv"]
     assert (uv["days_left"], uv["risk"]) == (30, 1)
+
+
+def test_heal_finds_what_converge_mends(account: Any) -> None:
+    """Mode heal verifies with one remote command, touches nothing, and what it names is mended."""
+    account.configure('[scratch_keepalive]\nmode = "heal"\n')
+    account.run("env", "set", "TOKEN=hunter2")
+    account.converge()
+    assert account.run("keepalive", "run").status == 0
+    old(account, ".cache/uv/x")
+    account.sh("rm /scratch/abc1de/.rv/lib/*/job.sh && echo >/scratch/abc1de/.rv/env/user.env")
+    done = account.run("keepalive", "run", "--json")
+    assert done.status == 1, done.errors
+    found = done.json["verified"]
+    assert found["remote_commands"] == 1
+    damaged = {t["kind"]: t["remedy"] for t in found["things"] if t["state"] == "damaged"}
+    assert damaged == dict.fromkeys(("scripts", "variables"), "rvstate converge")
+    assert "hunter2" not in done.output
+    scheduled = account.run("keepalive", "run", "--scheduled")
+    assert (scheduled.status, "DAMAGED scripts" in scheduled.output) == (1, True)
+    assert "2 things are damaged" in account.run("keepalive", "status").output
+    account.converge()
+    assert account.run("keepalive", "run", "--scheduled").status == 0
+    assert "damaged" not in account.run("keepalive", "status").output
+    assert age(account, f"{account.scratch}/.cache/uv/x") == 60

@@ -41,6 +41,9 @@ def render(spec: JobSpec) -> str:
     ]
     if spec.announce:
         parts.append(f"rv_announce {quote(spec.library)}")
+    gpus = spec.options.gpus[1] if spec.options.gpus else 1
+    if not spec.start and spec.ranks not in (1, gpus):
+        parts.append(f"rv_share {spec.ranks}")
     if spec.start:
         numbers = (str(spec.options.nodes or 1), str(spec.ranks), str(spec.node_wait))
         parts += [

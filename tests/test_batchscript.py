@@ -148,6 +148,14 @@ def test_the_program_gets_exactly_the_words(words: list[str], tmp_path: Path) ->
     assert seen.read_text().split("\0")[:-1] == words
 
 
+def test_programs_that_share_one_node_share_its_threads() -> None:
+    """Where the launcher starts another number than one a GPU, the script says so."""
+    steps = batchscript.render(replace(SMALL, ranks=4)).splitlines()
+    assert "rv_share 4" in steps
+    for same in (SMALL, replace(FULL, ranks=2)):
+        assert "rv_share" not in batchscript.render(same)
+
+
 def test_no_secret_and_no_shell_variable_of_ours_is_left_open() -> None:
     """The script names the file of the user's variables and holds none of them."""
     text = batchscript.render(FULL)
@@ -158,7 +166,15 @@ def test_no_secret_and_no_shell_variable_of_ours_is_left_open() -> None:
 # Steps that may be gone through again by somebody who enters the running job: they set variables,
 # or do nothing where `rv_visiting` (tests/remote/test_inside.py, tests/acceptance/test_desk.py).
 _SURROUNDINGS = {
-    *("rv_begin", "rv_announce", "rv_nodes", "rv_modules", "rv_environment", "rv_variables"),
+    *(
+        "rv_begin",
+        "rv_announce",
+        "rv_share",
+        "rv_nodes",
+        "rv_modules",
+        "rv_environment",
+        "rv_variables",
+    ),
     *("rv_activate", "rv_directory", ".", "export"),
 }
 

@@ -64,6 +64,12 @@ rv_threads() {
     printf '%s' $((cpus >= gpus ? cpus / gpus : 1))
 }
 
+# rv_share PROGRAMS: how many the command starts here, where that is not one for each GPU.
+rv_share() {
+    local cpus=${SLURM_CPUS_PER_TASK:-${SLURM_CPUS_ON_NODE:-1}}
+    OMP_NUM_THREADS=$((cpus > $1 ? cpus / $1 : 1))
+}
+
 # rv_give_up REASON: end the job before the user's program, saying why.
 rv_give_up() {
     printf 'rvstate: %s\n' "$1" >&2

@@ -225,6 +225,17 @@ def test_gpus_are_refused_by_name(laptop: Laptop, app: Path) -> None:
     assert "GPU" in laptop.run("run", "-g", "1", "true", cwd=app, status=3).stderr
 
 
+@pytest.mark.parametrize("options", [("--nodes", "2"), ("--start", "rank"), ("--start", "once")])
+def test_a_machine_without_scheduler_is_one_node(
+    laptop: Laptop, app: Path, options: tuple[str, ...]
+) -> None:
+    """What only Slurm could start is refused with the way out, and nothing is submitted."""
+    refused = laptop.run("run", *options, "train.py", cwd=app, status=3)
+    assert options[0] in refused.stderr
+    assert "rvstate init" in refused.stderr
+    assert laptop.document("ps")["runs"] == []
+
+
 def test_following_ends_with_the_programs_exit_code(laptop: Laptop, app: Path) -> None:
     """The log comes on standard output, or with --json on standard error; the code is its own."""
     done = laptop.run("run", "-f", "echo hello; exit 9", cwd=app, status=9)

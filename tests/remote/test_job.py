@@ -85,6 +85,14 @@ def test_names_and_directories_of_the_job_are_in_its_environment(place: Path) ->
     assert Path(found["RV_CHECKPOINT_DIR"]).is_dir()
 
 
+def test_programs_that_share_the_node_share_its_threads(place: Path) -> None:
+    """Of eight CPUs each of four programs has two, and of two each has one."""
+    for cpus, threads in (("8", "2"), ("2", "1")):
+        said = job(place, "sh -c 'echo $OMP_NUM_THREADS'", "rv_share 4", SLURM_CPUS_PER_TASK=cpus)
+        assert said.stdout == f"{threads}\n"
+        (place / "run/claim").unlink()
+
+
 def test_what_srun_needs_stays_and_what_would_lead_python_astray_goes(place: Path) -> None:
     """SLURM_* is kept but for the one that would empty srun's environment."""
     env = {"SLURM_EXPORT_ENV": "NONE", "SLURM_NTASKS": "2", "PYTHONPATH": "/x", "PYTHONHOME": "/x"}

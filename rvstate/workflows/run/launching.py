@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from rvstate.errors import RefusedError
 from rvstate.launch import Launch
 from rvstate.model.project import Project
+from rvstate.model.site import Site
 from rvstate.shape import Shape
 from rvstate.workflows.run.order import Order
 
@@ -13,18 +15,24 @@ from rvstate.workflows.run.order import Order
 _NAMES = ("torchrun", "torch.distributed", "accelerate", "deepspeed")
 
 
-def launching(order: Order, project: Project, shape: Shape) -> Launch:
+def launching(order: Order, project: Project, shape: Shape, site: Site) -> Launch:
     """What is started where.
 
     Args:
         order: What the user asked for.
         project: The project in front of the user, whose scripts are looked at.
         shape: Nodes and GPUs.
+        site: Where it runs.
 
     Raises:
         ConfigError: The command contradicts the request.
         RefusedError: What would be right on several nodes is not known.
     """
+    if order.start is not None and site.scheduler == "process":
+        raise RefusedError(
+            f"This machine has no scheduler that could --start {order.start}.",
+            "Leave --start out, or run it on a cluster: `rvstate init` connects to one.",
+        )
     plain = shape.nodes == 1 and order.start is None
     if plain and not any(name in word for word in order.words for name in _NAMES):
         return Launch()

@@ -35,7 +35,6 @@ _REFUSED = {
     "gpus": "GPUs",
     "nodes": "several nodes",
     "array": "job arrays",
-    "dependency": "dependencies",
 }
 
 # Who and where the user is, and how this machine reaches the network: what a login would set.
@@ -115,6 +114,7 @@ def submit(directory: Path, script: Path) -> int:
         "error": places["error"],
         "seconds": seconds,
         "submitted": time.time(),
+        "dependency": options.get("dependency", ""),
     }
     _write(home / "job.json", record)
     _detach([sys.executable, "-m", "rvstate.process", "supervise", str(home)])
@@ -171,8 +171,14 @@ def supervise(home: Path) -> None:
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     _write(home / "supervisor.json", asdict(this_process()))
-    while not stopped and not (home / "stop").exists() and not _my_turn(home):
-        time.sleep(_POLL)
+    while not stopped and not (home / "stop").exists():
+        may = _may_start(home, record.get("dependency", ""))
+        if may is None:
+            stopped = True
+        elif may and _my_turn(home):
+            break
+        else:
+            time.sleep(_POLL)
     if stopped or (home / "stop").exists():
         _end(home, JobState.CANCELLED, None)
         return
@@ -202,6 +208,26 @@ def _my_turn(home: Path) -> bool:
         if other.name.isdigit() and int(other.name) < int(home.name)
     ]
     return sum(_under_way(other) for other in earlier) < room
+
+
+def _may_start(home: Path, dependency: str) -> bool | None:
+    """Whether the jobs that this one follows have ended as it wants; None where one did not.
+
+    Args:
+        home: The job's directory.
+        dependency: As sbatch's `--dependency`: `afterok:1:2,afterany:3`.
+    """
+    ready = True
+    for part in filter(None, dependency.split(",")):
+        when, *others = part.split(":")
+        for other in others:
+            found = _job(home.parent / other)
+            if found is None or found.state not in FINISHED:
+                # what is not there is never taken for ended; the job can be stopped
+                ready = False
+            elif when != "afterany" and (when == "afterok") != (found.state is JobState.COMPLETED):
+                return None
+    return ready
 
 
 def _under_way(home: Path) -> bool:

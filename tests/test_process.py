@@ -177,7 +177,6 @@ def test_a_recycled_number_is_not_taken_for_the_job(place: Path, tmp_path: Path)
         ("gpus=2", "GPUs"),
         ("nodes=2", "several nodes"),
         ("array=0-3", "job arrays"),
-        ("dependency=afterok:1", "dependencies"),
     ],
 )
 def test_what_one_machine_has_not_is_refused_by_name(
@@ -187,6 +186,31 @@ def test_what_one_machine_has_not_is_refused_by_name(
     with pytest.raises(UnsupportedError, match=says):
         process.submit(place, script(tmp_path, "true", option))
     assert process.jobs(place) == ()
+
+
+def test_a_job_follows_others(place: Path, tmp_path: Path) -> None:
+    """It starts when they have ended as it wants; one that can never start is cancelled."""
+    gate = tmp_path / "gate"
+    first = process.submit(place, script(tmp_path, f"while ! [ -e {gate} ]; do sleep 0.05; done"))
+    good = process.submit(place, script(tmp_path, "exit 3", f"dependency=afterok:{first}"))
+    never = process.submit(place, script(tmp_path, "true", f"dependency=afterok:{good}"))
+    other = f"dependency=afternotok:{good},afterany:{first}:{never}"
+    mend = process.submit(place, script(tmp_path, "true", other))
+    until(lambda: state(place, first) is JobState.RUNNING)
+    assert [state(place, job) for job in (good, never, mend)] == [JobState.PENDING] * 3
+    gate.touch()
+    assert ended(place, mend).state is JobState.COMPLETED
+    assert ended(place, good).exit_code == 3
+    assert (ended(place, never).state, ended(place, never).started) == (JobState.CANCELLED, None)
+
+
+def test_a_waiting_job_can_be_stopped(place: Path, tmp_path: Path) -> None:
+    """One that follows what is not there waits, and is never taken for ready."""
+    job = process.submit(place, script(tmp_path, "true", "dependency=afterany:77"))
+    until(lambda: (place / str(job) / "supervisor.json").exists())
+    assert state(place, job) is JobState.PENDING
+    process.stop(place, job)
+    assert ended(place, job).state is JobState.CANCELLED
 
 
 def test_one_node_is_what_this_machine_is(place: Path, tmp_path: Path) -> None:

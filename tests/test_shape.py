@@ -26,6 +26,7 @@ FLOORS: tuple[frozenset[str], ...] = (
             "steps",
             "batchscript",
             "diagnose",
+            "following",
             "notification",
             "command",
             "request",

@@ -99,6 +99,8 @@ def logs(
     while pieces := workflow.read(account, record, streams, offsets, tail).pieces:
         printer.show(pieces)
     printer.end()
+    if record.reason:
+        _note(record.reason)
     _explain(record, printer)
     return 0
 

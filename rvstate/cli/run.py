@@ -49,6 +49,13 @@ _JOB_OPTIONS = (
     click.option("--preset", metavar="NAME", help="Options from [presets.NAME] in the settings."),
     click.option("--name", help="Name of the job; default: from the command."),
     click.option(
+        "--after",
+        multiple=True,
+        metavar="RUN",
+        help="Start when that run has succeeded; RUN:any when it has ended, RUN:failed when it "
+        "has failed. Repeatable.",
+    ),
+    click.option(
         "-o", "--output", "keep", multiple=True, help="Path to keep at the end; repeatable."
     ),
     click.option(
@@ -219,6 +226,7 @@ def _order(
         writable=options["writable"],
         require=options["require"] or "",
         start=options["start"],
+        after=options["after"],
     )
 
 

@@ -8,6 +8,37 @@ from rvstate.paths import RemotePath
 from rvstate.slurm.options import SbatchOptions
 from rvstate.slurm.states import JobState
 
+# How a run may follow another one, in words for "if it …".
+FOLLOWING = {"ok": "succeeds", "any": "ends", "failed": "fails"}
+# The same in Slurm's words (sbatch(1), --dependency).
+_SLURM = {"ok": "afterok", "any": "afterany", "failed": "afternotok"}
+
+
+@dataclass(frozen=True, slots=True)
+class Dependency:
+    """A run that another one is to follow.
+
+    Args:
+        run_id: Its id.
+        name: Its job's name.
+        job: Its job, as the scheduler numbers it.
+        when: One of `FOLLOWING`.
+    """
+
+    run_id: str
+    name: str
+    job: str
+    when: str
+
+    @property
+    def option(self) -> str:
+        """As sbatch reads it."""
+        return f"{_SLURM[self.when]}:{self.job}"
+
+    def met_by(self, state: JobState) -> bool:
+        """Whether this end of it lets the other one start."""
+        return self.when == "any" or (self.when == "ok") is (state is JobState.COMPLETED)
+
 
 @dataclass(frozen=True, slots=True)
 class JobSpec:
@@ -37,6 +68,7 @@ class JobSpec:
         node_wait: Seconds that a node may go on after another has ended without an error.
         note: One line for the reader of the script.
         announce: Whether somebody is told about the job.
+        after: Runs that it is to follow and that had not ended.
     """
 
     run_id: str
@@ -61,6 +93,7 @@ class JobSpec:
     node_wait: int = 1800
     note: str = ""
     announce: bool = False
+    after: tuple[Dependency, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +120,7 @@ class RunRecord:
         gpus: What it holds of each node's GPUs, as Slurm prints it (`gpu:a100:2`).
         untold: Whether somebody is still to be told how it ended.
         parts: How many nodes write logs of their own; 0 for a job of one node.
+        after: Runs that it was to follow.
     """
 
     run_id: str
@@ -108,3 +142,4 @@ class RunRecord:
     gpus: str = ""
     untold: bool = False
     parts: int = 0
+    after: tuple[Dependency, ...] = ()

@@ -112,7 +112,8 @@ def show_runs(records: tuple[RunRecord, ...], *, everything: bool) -> None:
 def show_end(record: RunRecord) -> None:
     """How a followed run ended."""
     code = "" if record.exit_code is None else f", exit code {record.exit_code}"
-    click.echo(f"{record.name} ({record.job}): {record.state.value}{code}", err=True)
+    why = f"; {record.reason}" if record.reason else ""
+    click.echo(f"{record.name} ({record.job}): {record.state.value}{code}{why}", err=True)
 
 
 def show_trouble(found: Trouble, *, again: bool) -> None:

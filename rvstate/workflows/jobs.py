@@ -10,10 +10,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from rvstate import hardware, logmerge, process
+from rvstate import following, hardware, logmerge, process
 from rvstate.errors import ConfigError, RvstateError, UnreachableError
 from rvstate.hardware import Trouble
-from rvstate.model.job import RunRecord
+from rvstate.model.job import Dependency, RunRecord
 from rvstate.model.layout import SYMBOLIC, Layout
 from rvstate.script import Answer, Script
 from rvstate.shell import join
@@ -74,7 +74,13 @@ def read_runs(session: Session, answer: Answer) -> tuple[RunRecord, ...]:
         else:
             row = queue.get(job) or queue.get(f"rvstate:{run_id}")
             found.append(_from_slurm(run_id, fact, row, accounting.get(job)))
-    return tuple(found)
+    records = tuple(found)
+    return tuple(_with_reason(records, record) for record in records)
+
+
+def _with_reason(records: tuple[RunRecord, ...], record: RunRecord) -> RunRecord:
+    reason = following.waiting(records, record) if record.after else ""
+    return replace(record, reason=reason) if reason else record
 
 
 def _is_local(session: Session) -> bool:
@@ -156,6 +162,7 @@ def _base(run_id: str, fact: Facts) -> RunRecord:
         command=tuple(receipt.get("command", ())),
         parts=int(receipt.get("parts") or 0),
         untold=fact.untold,
+        after=tuple(Dependency(**found) for found in receipt.get("after", ())),
     )
 
 

@@ -114,7 +114,7 @@ def test_every_option_written_is_one_sbatch_knows() -> None:
     names = {line.split("--")[1].split("=")[0] for line in options.lines(full)}
 
     assert names <= options.known_options()
-    assert len(names) == 28
+    assert len(names) == 29
 
 
 def test_literal_path() -> None:

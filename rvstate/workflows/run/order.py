@@ -28,6 +28,7 @@ class Order:
         environment: Over the settings: a kind, a path of an environment that is there, or empty.
         start: How it is started on several nodes: `once`, `node`, `rank`; None as its launcher
             means it.
+        after: Runs to follow, as `--after` names them.
     """
 
     words: tuple[str, ...]
@@ -40,6 +41,7 @@ class Order:
     run_id: str = ""
     environment: str = ""
     start: str | None = None
+    after: tuple[str, ...] = ()
 
 
 def ordered(found: dict[str, Any], directory: Path, run_id: str = "") -> Order:
@@ -71,4 +73,5 @@ def ordered(found: dict[str, Any], directory: Path, run_id: str = "") -> Order:
         run_id=run_id,
         environment=str(order.get("environment", "")),
         start=order.get("start"),
+        after=tuple(order.get("after", ())),
     )

@@ -9,6 +9,7 @@ import datetime
 import importlib
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from rvstate import ahead as ahead_door
@@ -19,6 +20,7 @@ from rvstate.errors import (
 )
 from rvstate.model.environment.package import Package, package_files
 from rvstate.model.environment.package import package as own_package
+from rvstate.model.job import Dependency
 from rvstate.model.layout import SYMBOLIC, Layout, Workspace
 from rvstate.model.observed import ObservedState
 from rvstate.model.plan import Plan
@@ -65,6 +67,12 @@ def prepare(
     """
     asked_for = request.options(order.request, session.config.settings, session.config.site)
     tell(f"looking at {session.label}")
+    follows: tuple[Dependency, ...] = ()
+    if order.after:
+        from rvstate.workflows.run.after import after
+
+        follows, dependency = after(session, order.after)
+        asked_for = replace(asked_for, dependency=dependency)
     project = project or _project(session, order.directory)
     _check_required(project, order.require)
     shape = request.shape_of(order.request, asked_for)
@@ -110,6 +118,7 @@ def prepare(
         launch,
         run_id,
     )
+    spec = replace(spec, after=follows)
     code_state = observed.texts.get(workspace.manifest, "").strip()
     known = known_tree(session, workspace, code_state, scan.tree)
     change = difference(known or Tree(()), scan.tree)

@@ -43,7 +43,10 @@ def receipt(session: Session, prepared: Prepared, job: str | None) -> dict[str, 
             "environment": order.environment,
             "subdirectory": project.subdirectory,
             "start": order.start,
+            # a name may mean another run tomorrow
+            "after": [f"{d.run_id}:{d.when}" for d in spec.after],
         },
+        "after": [asdict(d) for d in spec.after],
         "plan": [f"{c.action.word} {c.kind} {c.resource.name}" for c in prepared.plan.changes],
         "submitted_at": int(datetime.datetime.now(datetime.UTC).timestamp()),
     }

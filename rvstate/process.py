@@ -18,6 +18,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -360,6 +361,35 @@ def _read(path: Path) -> dict[str, Any] | None:
         raise ParseError(f"{path} is damaged: {error}.", "Remove that job's directory.") from error
     assert isinstance(found, dict)
     return found
+
+
+def output_of(words: Sequence[str], attended: bool) -> tuple[int, bytes]:
+    """Run another rvstate at the same terminal, with its standard error on ours.
+
+    Args:
+        words: Its command line.
+        attended: Whether it may ask a person; without, its standard input is empty.
+
+    Returns:
+        Its exit status, and what it wrote to standard output.
+    """
+    process = subprocess.Popen(
+        [sys.executable, "-m", "rvstate", *words],
+        stdin=None if attended else subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+    )
+    try:
+        output, _ = process.communicate()
+    except KeyboardInterrupt:
+        # Ctrl-C at the terminal reached it as well: it ends what it began, and says so
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(_GRACE)
+        raise
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+    return process.returncode, output
 
 
 def this_process() -> Process:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -72,6 +73,24 @@ def test_the_next_command_needs_no_session(calls: Path) -> None:
     assert (count(calls), transport.commands) == (1, 2)
     assert transport.execute("echo again").output == b"again\n"
     assert (count(calls), transport.commands) == (2, 3)
+
+
+def test_it_is_the_same_once_pyinfra_is_loaded(calls: Path) -> None:
+    """Its pipes never wait; a second look in one process gets its answer all the same."""
+    program = """
+import rvstate.infra.drive
+from rvstate.script import Script
+from rvstate.transport import Ssh
+look = Script("probe", ("/tmp", "", "tool", "sh"), public=True)
+transport = Ssh("rivanna")
+for _ in range(2):
+    answer = transport.finish(look, transport.begin(look, hold=True))
+    assert answer.first("tool 0").strip().endswith(b"/sh")
+assert transport.execute("cat; exit 3", b"b c").output == b"b c"
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert count(calls) == 2
 
 
 def test_a_script_and_much_input_go_the_same_way(calls: Path) -> None:

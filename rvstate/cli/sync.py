@@ -8,8 +8,11 @@ import click
 
 from rvstate.cli.common import Progress, account_options, json_option, session
 from rvstate.diff import human_bytes
+from rvstate.errors import EXIT_INTERRUPTED
 from rvstate.views import runs as view
+from rvstate.views.watch import show_watch
 from rvstate.workflows import sync as workflow
+from rvstate.workflows import watch as watching
 
 
 @click.group()
@@ -31,7 +34,8 @@ def push(
     """
     here = Path.cwd()
     account = session(cluster, site, host, project=here)
-    tell = Progress(quiet=as_json)
+    # a person may look at standard error while a program (`sync watch`) reads the document
+    tell = Progress()
     prepared = workflow.prepare_push(account, here, tell)
     notices = prepared.notices
     if not dry_run:
@@ -43,7 +47,13 @@ def push(
     sent = [file.path for file in prepared.change.changed]
     removed = list(prepared.change.deleted)
     if as_json:
-        fields = {"dry_run": dry_run, "sent": sent, "removed": removed}
+        fields = {
+            "dry_run": dry_run,
+            "sent": sent,
+            "removed": removed,
+            "branch": prepared.project.branch_component,
+            "state": prepared.tree.state,
+        }
         click.echo(view.document("sync push", code=prepared.workspace.code, **fields))
         return 0
     for sign, names in (("+", sent), ("-", removed)):
@@ -57,6 +67,30 @@ def push(
         else f"Nothing to send: {prepared.workspace.code} is as it is here."
     )
     return 0
+
+
+@sync.command("watch")
+@account_options
+def watch_tree(cluster: str | None, site: str | None, host: str | None) -> int:
+    """Push now and whenever the project's files change, until Ctrl-C.
+
+    What would not be sent does not count. A lost connection is waited for.
+    """
+    here = Path.cwd()
+    account = session(cluster, site, host, project=here)
+    given = (("--cluster", cluster), ("--site", site), ("--host", host))
+    options = tuple(word for name, value in given if value for word in (name, value))
+    events = watching.watch(
+        lambda: watching.look(account, here),
+        lambda attended: watching.push(options, attended),
+        lambda: watching.login_is_there(account),
+        watching.Clock(),
+    )
+    try:
+        return show_watch(events)
+    except KeyboardInterrupt:
+        click.echo("Watching has ended.", err=True)
+        return EXIT_INTERRUPTED
 
 
 @sync.command()

@@ -6,7 +6,7 @@ look needs none of them.
 
 from __future__ import annotations
 
-import os
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from rvstate.transport.base import Completed
@@ -27,11 +27,12 @@ class Held:
         What failed is ended and told whole, standard error included.
         """
         assert self.child.process.stdout is not None
-        fd = self.child.process.stdout.fileno()
+        # waits for some bytes; os.read would not, once gevent has made the pipe non-blocking
+        read: Callable[[int], bytes] = self.child.process.stdout.read1  # type: ignore[attr-defined]
         end = f"\n@@rvstate {self.nonce} end ".encode()
         output = b""
         try:
-            while chunk := os.read(fd, 65536):
+            while chunk := read(65536):
                 output += chunk
                 _, found, status = output.rpartition(end)
                 if found and status == b"0\n":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import time
 import urllib.request
@@ -205,3 +206,45 @@ def test_a_service_in_a_job_is_reached_until_the_job_ends(
     argv = ["ssh", "-F", str(cluster.ssh_config), "-o", f"ControlPath={control_directory()}/%C"]
     check = subprocess.run([*argv, "-l", "abc1de", "-O", "check", "rv-login"], capture_output=True)
     assert check.returncode == 0
+
+
+def test_a_watched_tree_is_pushed_through_a_lost_connection(cluster: Any, tmp_path: Path) -> None:
+    """Now, on a change, and after a cut; by one connection, until Ctrl-C."""
+    laptop = Laptop(
+        tmp_path / "far",
+        '[connection]\nhost = "rv-far"\nuser = "abc1de"\nsite = "uva"\n'
+        f'ssh_config = "{cluster.ssh_config}"\n',
+    )
+    app = repository(tmp_path / "watched", {"a.txt": "1", ".gitignore": "*.log\n"})
+    code = "/scratch/abc1de/rv-workspaces/watched/main/code"
+
+    def there(text: str) -> Callable[[], bool]:
+        line = f"cd {code} && ls && cat a.txt"
+        return lambda: cluster.run_as("abc1de", "sh", "-c", line, check=False).stdout == text
+
+    process = laptop.start("sync", "watch", cwd=app)
+    try:
+        until(there("a.txt\n1"))
+        (app / "a.txt").write_text("2")
+        (app / "x.log").write_text("noise")
+        until(there("a.txt\n2"))
+        # not refused alone: what is open would go on serving
+        cluster.fault("drop")
+        cluster.fault("refuse")
+        (app / "a.txt").write_text("3")
+        assert process.stderr is not None
+        said = iter(process.stderr.readline, "")
+        assert any("Tries again in 2 s" in line for line in said)
+        (app / "b.txt").write_text("new")
+        cluster.heal()
+        until(there("a.txt\nb.txt\n3"))
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=30)
+    finally:
+        cluster.heal()
+        process.kill()
+        process.wait()
+    assert process.returncode == 130
+    assert "Watching has ended." in err
+    assert out.splitlines()[-1].endswith(" sent a.txt b.txt")
+    assert "x.log" not in out

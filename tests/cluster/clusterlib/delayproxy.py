@@ -160,7 +160,8 @@ class Pair:
         for e in (self.client, self.server):
             if e.transport:
                 sock = e.transport.get_extra_info("socket")
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                with contextlib.suppress(OSError):  # this end is closed already, the other is not
+                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                 e.transport.abort()
         State.pairs.discard(self)
 

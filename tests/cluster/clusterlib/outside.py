@@ -455,8 +455,8 @@ def delay(spec: Spec, word: str) -> str:
             ) from e
         s.sendall(word.encode() + b"\n")
         answer = s.makefile().readline().strip()
-    if answer.startswith("error"):
-        raise ClusterError(answer)
+    if not answer or answer.startswith("error"):
+        raise ClusterError(answer or f"the delay proxy failed: see {spec.path('delay.log')}")
     return answer
 
 

@@ -167,8 +167,10 @@ def run_document(submitted: Submitted, exit_code: int | None = None) -> str:
 
 
 def _shape(prepared: Prepared) -> dict[str, Any]:
-    """How many nodes and GPUs on each, and what is started on them."""
+    """Nodes, GPUs on each, and what is started on them; nothing for a plain run on one node."""
     options = prepared.spec.options
+    if not options.nodes and not options.gpus and not prepared.spec.start:
+        return {}
     return {
         "nodes": options.nodes or 1,
         "gpus_per_node": options.gpus[1] if options.gpus else 0,

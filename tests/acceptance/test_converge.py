@@ -99,7 +99,7 @@ DAMAGE = {
     "sed -i s/HF_HOME/HF_HONE/ ~/.bashrc": ("shell", ".bashrc", "update"),
     "chmod 640 ~+/.rv/env/user.env": ("env", "user.env", "update"),
     "echo A=1 >~+/.rv/env/user.env": ("env", "user.env", "update"),
-    "rm ~+/.rv/lib/*/job.sh": ("scripts", "*", "create"),
+    "rm ~+/.rv/lib/*/job.sh": ("scripts", "*", "replace"),
     "rm ~+/.rv/tools/bin/uv": ("tool", "uv", "create"),
 }
 
@@ -375,7 +375,7 @@ def test_plain_pyinfra(
     assert see(found).file(f"{found.home}/.cache/uv").linked_to == f"{found.scratch}/.cache/uv"
     converged = found.snapshot()
     second = pyinfra("-y")
-    assert second.count("No changes") == 6
+    assert second.count("No changes") == 7
     assert "Success" not in second.replace("Success   Error", "")
     assert found.snapshot() == converged
     assert found.check().changes == []

@@ -41,7 +41,14 @@ def _completed(rvstate: Rvstate, line: str, word: int) -> list[str]:
 def test_commands_subcommands_and_options_are_completed(rvstate: Rvstate) -> None:
     """What can stand there is offered, and nothing else."""
     assert _completed(rvstate, "rvstate con", 1) == ["converge", "config"]
-    assert _completed(rvstate, "rvstate env ", 2) == ["import", "list", "rm", "set"]
+    assert _completed(rvstate, "rvstate env ", 2) == [
+        "import",
+        "list",
+        "rm",
+        "set",
+        "shell",
+        "show",
+    ]
     assert "--remove-originals" in _completed(rvstate, "rvstate converge --re", 2)
     assert _completed(rvstate, "rvstate completion f", 2) == ["fish"]
 

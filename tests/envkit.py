@@ -21,24 +21,34 @@ PyMODINIT_FUNC PyInit_needsheader(void) {
 """
 
 
-def wheel(folder: Path, name: str, version: str = "1.0", body: str = "", extra: int = 0) -> Path:
-    """A pure wheel with one module, and `extra` bytes of data in it."""
+def wheel(folder: Path, name: str, version: str = "1.0", body: str = "") -> Path:
+    """A pure wheel with one module."""
     folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name.replace('-', '_')}-{version}-py3-none-any.whl"
+    with zipfile.ZipFile(path, "w") as archive:
+        for member, text in _files(name, version, body).items():
+            archive.writestr(member, text)
+    return path
+
+
+def unpacked(folder: Path, name: str, body: str = "") -> None:
+    """The same as an installer leaves it."""
+    for member, text in _files(name, "1.0", body).items():
+        path = folder / member
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
+
+def _files(name: str, version: str, body: str) -> dict[str, str]:
     module, info = name.replace("-", "_"), f"{name.replace('-', '_')}-{version}.dist-info"
     files = {
         f"{module}/__init__.py": f"VERSION = {version!r}\n{body}",
-        f"{module}/data.txt": "x" * extra,
         f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n",
         f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: t\nRoot-Is-Purelib: true\n"
         "Tag: py3-none-any\n",
     }
     record = "".join(f"{path},sha256={_digest(text)},{len(text)}\n" for path, text in files.items())
-    files[f"{info}/RECORD"] = f"{record}{info}/RECORD,,\n"
-    path = folder / f"{module}-{version}-py3-none-any.whl"
-    with zipfile.ZipFile(path, "w") as archive:
-        for member, text in files.items():
-            archive.writestr(member, text)
-    return path
+    return {**files, f"{info}/RECORD": f"{record}{info}/RECORD,,\n"}
 
 
 def sdist(folder: Path, name: str, files: dict[str, str], version: str = "1.0") -> Path:

@@ -318,13 +318,14 @@ install_here() {
     [ "$(recipe internet)" != no ] || fetch
 }
 
-# Somebody may have forced an edit of a file that uv's cache shares: what has one is fetched anew.
+# uv's cache may have lost files to a purge, or share one that somebody edited by force: what has such
+# a file is fetched anew.
 respoiled() {
     spoiled=$(gently "$generation/bin/python" "$place/check.py" spoiled) || return 0
     [ -n "$spoiled" ] || return 0
     set --
     for name in $spoiled; do set -- "$@" --reinstall-package "$name" --refresh-package "$name"; done
-    printf 'note files of %s in the cache had been changed by hand and are fetched again\n' \
+    printf 'note files of %s in the cache were changed or are missing, so they are fetched again\n' \
         "$(printf '%s\n' "$spoiled" | paste -s -d ' ' -)"
     # shellcheck disable=SC2086 # names of packages
     gently "$uv" cache clean --quiet --force $spoiled >&2 2>&1 || gently "$uv" cache clean --quiet $spoiled >&2 || return 1
@@ -368,7 +369,8 @@ check() {
     fi
     printf 'checking that what was declared can be imported\n' >&2
     # shellcheck disable=SC2046 # module names
-    gently "$generation/bin/python" "$place/check.py" imports "$(recipe imports)" $(recipe import) ||
+    gently "$generation/bin/python" "$place/check.py" imports "$place/imported" "${generation%/*/*}" \
+        "$(recipe imports)" $(recipe import) ||
         rv_fail "the environment was built, and what it is for cannot be imported" || return 1
 }
 

@@ -1,17 +1,24 @@
 """Looks into the environment whose Python runs it: can be imported what was declared?
 
-    python check.py imports declared|named [MODULE]...
+    python check.py imports KEPT ENVIRONMENTS declared|named [MODULE]...
     python check.py spoiled
 
 Runs on the cluster with whatever Python (3.8 or later) the environment has, so it imports nothing
 of rvstate.  `declared`: the modules of every distribution that was asked for by name.  Each is
 imported by a process of its own.  What fails for want of a module or a library is said, and the
 exit status is 1; what wants a GPU, or fails for reasons of its own, is only noted.
+
+KEPT gets a line for each import that succeeded: the module, and NAME=DIGEST for the interpreter and
+for all that the import loaded or looked for (`-` where it found nothing).  Where the same stands in
+such a file of another environment, ENVIRONMENTS/*/*/.rvstate/imported, that import is not tried
+again: nothing that it depends on differs.
 """
 
 from __future__ import annotations
 
 import base64
+import csv
+import glob
 import hashlib
 import importlib.metadata
 import os
@@ -20,12 +27,26 @@ import stat
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 
 BUDGET = 90  # seconds for all of it: a login node is shared, and a slow file system is slow
 _GPU = re.compile(
     "libcuda|libnvidia|libnvml|cuda driver|no kernel image|nvidia|no gpu|gpu|libamdhip|libxpu", re.I
 )
-_IMPORT = "import importlib, sys; importlib.import_module(sys.argv[1])"
+# Says what was loaded or looked for, but for what every Python has.
+_IMPORT = """
+import importlib, sys
+asked = []
+class Asked:
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        asked.append(name)
+sys.meta_path.insert(0, Asked)
+importlib.import_module(sys.argv[1])
+names = {name.partition(".")[0] for name in (*asked, *list(sys.modules))}
+names -= {*getattr(sys, "stdlib_module_names", ()), "__main__"}
+print("\\n@@loaded " + " ".join(sorted(names)))
+"""
 
 
 def modules(distribution: importlib.metadata.Distribution) -> list[str]:
@@ -53,85 +74,167 @@ def declared() -> list[str]:
     return [n for n in dict.fromkeys(found) if n not in tools]
 
 
-def trouble(name: str, seconds: float) -> tuple[bool, str] | None:
-    """Why a module cannot be imported, and whether that is the environment's fault."""
+class Contents:
+    """What is installed under each name that can be imported, as digests."""
+
+    def __init__(self) -> None:
+        python = f"{os.path.realpath(sys.executable)} {sys.version}"
+        self._digests = {"python": _digest([python])}
+        lines: dict[str, list[str]] = {}
+        for distribution in importlib.metadata.distributions():
+            # each line ends with the file's own digest; programs name the environment's path
+            record = (distribution.read_text("RECORD") or "").splitlines()
+            record = [
+                x for x in record if not re.match(r"\.\.|/|[^/]*\.dist-info/(?!METADATA,)", x)
+            ]
+            tops = {re.split(r"[/.,]", x, maxsplit=1)[0] for x in record if ".dist-info/" not in x}
+            for top in tops:
+                lines.setdefault(top, []).extend(record)
+        self._digests.update((top, _digest(sorted(found))) for top, found in lines.items())
+
+    def of(self, name: str) -> str:
+        """The digest of all distributions that have a part of it."""
+        return self._digests.get(name, "-")
+
+    def line(self, module: str, names: list[str]) -> str:
+        """What an import depended on, as one line of KEPT."""
+        return " ".join((module, *(f"{name}={self.of(name)}" for name in ("python", *names))))
+
+    def hold(self, line: str) -> bool:
+        """Whether all that an import depended on is the same here."""
+        pairs = (word.partition("=") for word in line.split()[1:])
+        return all(self.of(name) == digest for name, _, digest in pairs)
+
+
+def _digest(lines: list[str]) -> str:
+    return hashlib.sha256("\n".join(lines).encode("utf-8", "surrogateescape")).hexdigest()[:16]
+
+
+def known(environments: str, here: Contents) -> dict[str, str]:
+    """Imports that succeeded in another environment and so must in this one: module to line."""
+    found: dict[str, str] = {}
+    for path in glob.glob(f"{glob.escape(environments)}/*/*/.rvstate/imported"):  # noqa: PTH207
+        with open(path, encoding="utf-8", errors="surrogateescape") as file:  # noqa: PTH123 - a plain path
+            found.update((x.split()[0], x) for x in file.read().splitlines() if here.hold(x))
+    return found
+
+
+def attempt(name: str, seconds: float) -> tuple[list[str], bool, str]:
+    """Import a module.
+
+    Returns:
+        The names that it loaded or looked for, whether it failed by the environment's fault, and
+        why it failed; no reason where it did not.
+    """
     try:
         done = subprocess.run(
             [sys.executable, "-c", _IMPORT, name],
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
+            capture_output=True,
             timeout=seconds,
         )
     except subprocess.TimeoutExpired:
-        return False, f"was still being imported after {seconds:.0f} s"
+        return [], False, f"was still being imported after {seconds:.0f} s"
     if done.returncode == 0:
-        return None
+        said = re.findall(r"^@@loaded (.*)$", done.stdout.decode("utf-8", "replace"), re.M)
+        return said[-1].split() if said else [], False, ""
     lines = done.stderr.decode("utf-8", "replace").strip().splitlines() or ["no reason was given"]
     last = lines[-1].strip()
-    faulty = last.startswith(("ImportError", "ModuleNotFoundError")) and not _GPU.search(last)
-    return faulty, last
+    return (
+        [],
+        last.startswith(("ImportError", "ModuleNotFoundError")) and not _GPU.search(last),
+        last,
+    )
 
 
 def spoiled() -> list[str]:
-    """Distributions with a file that is shared with uv's cache and is not what was published.
+    """Distributions that lack a file, or share one with uv's cache that is not what was published.
 
-    Only files whose date differs from their neighbours' are read, so it costs a look at each.
+    A purge may have taken files of the cache, or somebody forced an edit.  Only files whose date
+    differs from their neighbours' are read, so it costs a look at each.
     """
     found = []
     for distribution in importlib.metadata.distributions():
-        dates: dict[int, int] = {}
-        files = []
-        for file in distribution.files or ():
-            try:
-                seen = os.lstat(str(file.locate()))
-            except OSError:
-                continue
-            if file.hash is not None and stat.S_ISREG(seen.st_mode) and seen.st_nlink > 1:
-                minute = int(seen.st_mtime) // 60
-                dates[minute] = dates.get(minute, 0) + 1
-                files.append((file, seen, minute))
-        usual = max(dates, key=lambda m: dates[m], default=0)
-        for file, seen, minute in files:
-            odd = abs(minute - usual) > 1 or (file.size is not None and seen.st_size != file.size)
-            if odd and not _intact(file):
-                found.append(str(distribution.metadata["Name"]))
-                break
+        if _is_spoiled(distribution):
+            found.append(str(distribution.metadata["Name"]))
     return found
 
 
-def _intact(file: importlib.metadata.PackagePath) -> bool:
-    if file.hash is None or file.hash.mode not in hashlib.algorithms_available:
+def _is_spoiled(distribution: importlib.metadata.Distribution) -> bool:
+    dates: dict[int, int] = {}
+    files = []
+    for name, digest, size in _record(distribution):
+        path = str(distribution.locate_file(name))
+        try:
+            seen = os.lstat(path)
+        except OSError:
+            return True
+        if stat.S_ISREG(seen.st_mode) and seen.st_nlink > 1:
+            minute = int(seen.st_mtime) // 60
+            dates[minute] = dates.get(minute, 0) + 1
+            files.append((path, digest, seen.st_size != size, minute))
+    usual = max(dates, key=lambda m: dates[m], default=0)
+    return any(
+        (resized or abs(minute - usual) > 1) and not _intact(path, digest)
+        for path, digest, resized, minute in files
+    )
+
+
+def _record(distribution: importlib.metadata.Distribution) -> Iterator[tuple[str, str, int]]:
+    """Path, digest and bytes of each file that has them in RECORD.
+
+    As https://packaging.python.org, "Recording installed projects", has it.
+    """
+    for row in csv.reader((distribution.read_text("RECORD") or "").splitlines()):
+        if len(row) == 3 and row[1] and row[2].isdecimal():
+            yield row[0], row[1], int(row[2])
+
+
+def _intact(path: str, expected: str) -> bool:
+    name, _, value = expected.partition("=")
+    if name not in hashlib.algorithms_available:
         return True
-    with open(str(file.locate()), "rb") as contents:  # noqa: PTH123 - a plain path
-        digest = hashlib.new(file.hash.mode, contents.read()).digest()
-    return base64.urlsafe_b64encode(digest).rstrip(b"=").decode() == file.hash.value
+    with open(path, "rb") as contents:  # noqa: PTH123 - a plain path
+        digest = hashlib.new(name, contents.read()).digest()
+    return base64.urlsafe_b64encode(digest).rstrip(b"=").decode() == value
 
 
-def main(words: list[str]) -> int:
-    """Check, say what is wrong, and answer the exit status."""
-    if words[0] == "spoiled":
-        for name in spoiled():
-            print(name)
-        return 0
-    named = words[1] == "named"
-    names = words[2:] if named else declared()
+def imports(kept: str, environments: str, names: list[str]) -> int:
+    """Try them, say what is wrong, and answer how many failed."""
+    here = Contents()
+    fine = known(environments, here)
     end = time.monotonic() + BUDGET
     failed = 0
+    good = []
     for name in names:
+        if name in fine:
+            good.append(fine[name])
+            continue
         left = end - time.monotonic()
         if left <= 1:
             print(f"note not every import could be tried within {BUDGET} s")
             break
-        found = trouble(name, left)
-        if found is None:
-            continue
-        if found[0]:
+        loaded, faulty, why = attempt(name, left)
+        if loaded:
+            good.append(here.line(name, loaded))
+        elif faulty:
             failed += 1
-            print(f"import {name} fails: {found[1]}", file=sys.stderr)
-        else:
-            print(f"note import {name} is not certain on this node: {found[1]}")
-    return 1 if failed else 0
+            print(f"import {name} fails: {why}", file=sys.stderr)
+        elif why:
+            print(f"note import {name} is not certain on this node: {why}")
+    with open(kept, "w", encoding="utf-8", errors="surrogateescape") as file:  # noqa: PTH123 - a plain path
+        file.writelines(f"{line}\n" for line in good)
+    return failed
+
+
+def main(words: list[str]) -> int:
+    """Do as the words say, and answer the exit status."""
+    if words[0] == "spoiled":
+        for name in spoiled():
+            print(name)
+        return 0
+    names = words[4:] if words[3] == "named" else declared()
+    return 1 if imports(words[1], words[2], names) else 0
 
 
 if __name__ == "__main__":

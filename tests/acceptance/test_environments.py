@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -83,3 +85,38 @@ def test_a_build_that_fails_on_the_node_too_ends_the_job(laptop: Laptop, tmp_pat
     assert "could not be built on this node" in text
     assert "the program ran" not in text
     shutil.rmtree(app)
+
+
+def test_ctrl_c_ends_the_build_over_there(cluster: Any, laptop: Laptop, tmp_path: Path) -> None:
+    """No installer goes on, nothing half built is left, and the next run builds it."""
+    app = repository(
+        tmp_path / "work/slow",
+        {"requirements.txt": "./dist/slow-1.0.tar.gz\n", "train.py": "print('ran')\n"},
+    )
+    setup = "import os, time\nfrom setuptools import setup\n{}setup(name='slow', version='1.0')\n"
+    envkit.sdist(app / "dist", "slow", {"setup.py": setup.format("time.sleep(300)\n")})
+    process = laptop.start("run", "train.py", cwd=app)
+    folder = "/scratch/abc1de/.rv/envs/slow/.generations/main"
+    until(lambda: "pip install" in processes(cluster))
+    time.sleep(1)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert (process.returncode, "nothing is half done" in errors) == (130, True), errors
+    until(lambda: "uv" not in processes(cluster), 15)
+    assert cluster.run_as("abc1de", "ls", "-A", folder).stdout.split() == []
+    envkit.sdist(app / "dist", "slow", {"setup.py": setup.format("")})
+    found = laptop.submit("train.py", cwd=app)
+    assert ended(laptop, found)[0] == "COMPLETED"
+
+
+def processes(cluster: Any) -> str:
+    """The command lines of the user's processes that build."""
+    rows = cluster.exec("ps", "-u", "abc1de", "-o", "args=").stdout.splitlines()
+    return "\n".join(row for row in rows if "pip install" in row or "setup" in row)
+
+
+def until(what: Any, seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < end, "it never came true"
+        time.sleep(0.3)

@@ -12,6 +12,7 @@ from rvstate.slurm.options import SbatchOptions, lines
 
 # What shellcheck says of words that are meant literally: quotes, dollars and odd blanks in them.
 _LITERAL = "SC1003,SC1018,SC1110,SC1111,SC1112,SC2016"
+_KEYWORDS = frozenset({"then", "elif", "else", "fi", "do", "done", "esac"})
 
 # Seconds for four attempts at an address that does not answer, and Slurm's own delays.
 _AFTER_TIME = 600
@@ -113,8 +114,8 @@ def _words(words: Iterable[str]) -> str:
 
 def _word(word: str) -> str:
     text = quote(word)
-    # plain to a shell, and an assignment with a blank in it to shellcheck
-    return f"'{text}'" if text.startswith(("=", "+=")) else text
+    # plain to a shell as an argument, and to shellcheck an assignment or a misplaced keyword
+    return f"'{text}'" if text.startswith(("=", "+=")) or text in _KEYWORDS else text
 
 
 def _comment(text: str) -> list[str]:

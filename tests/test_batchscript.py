@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from rvstate import assets, batchscript
@@ -109,6 +109,7 @@ WORD = ODD | st.text(min_size=1, max_size=12).filter(
     max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(commands=st.lists(st.lists(WORD, min_size=1, max_size=4), min_size=6, max_size=6))
+@example(commands=[["if"], ["then"], ["else"], ["fi"], ["do", "done"], ["case", "esac"]])
 def test_shellcheck_passes_whatever_the_command_was(
     commands: list[list[str]], tmp_path: Path
 ) -> None:

@@ -268,6 +268,28 @@ def test_slurm_is_asked_less_and_less_while_a_run_is_followed() -> None:
     assert max(minutes) + len([*settling()]) + 1 <= MOST_A_MINUTE
 
 
+def test_a_job_that_slurm_starts_again_is_followed_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The node that is out of use is named, once, and the second attempt's end is the end."""
+    running: dict[str, bytes] = {"exit": b"", "log 0 0": b"line\n"}
+    rows = [
+        queue_row(JobState.RUNNING, restarts=0, nodes=("n1", "n2")),
+        queue_row(JobState.COMPLETING, restarts=1, nodes=("n1",)),
+        queue_row(JobState.PENDING, restarts=1, nodes=()),
+        queue_row(JobState.RUNNING, restarts=1, nodes=("n3",)),
+    ]
+
+    def state(*_: object) -> tuple[squeue.JobRow, JobState]:
+        row = rows.pop(0) if rows[1:] else rows[0]
+        return row, row.state
+
+    monkeypatch.setattr(jobs, "_state", state)
+    monkeypatch.setattr(jobs, "out_of_use", lambda _, nodes: frozenset({"n2"}) & {*nodes})
+    told, _, ended = followed(monkeypatch, *[(running, "")] * 30, ENDED)
+    assert ended == ""
+    assert len(told) == 1
+    assert "will start it again (n2 is out of use)" in told[0]
+
+
 def test_log_lines_cost_no_question(monkeypatch: pytest.MonkeyPatch) -> None:
     """Between two questions the script is given no command line of Slurm's."""
     running: dict[str, bytes] = {"exit": b"", "log 0 0": b"line\n"}
@@ -280,7 +302,7 @@ def test_log_lines_cost_no_question(monkeypatch: pytest.MonkeyPatch) -> None:
         return plain(self, script)
 
     monkeypatch.setattr(Scripted, "run", run)
-    monkeypatch.setattr(jobs, "_state", lambda *_: JobState.RUNNING)
+    monkeypatch.setattr(jobs, "_state", lambda *_: (None, JobState.RUNNING))
     followed(monkeypatch, *answers)
     assert len(seen) == 21
     assert sum(1 for queue in seen if queue) == 4

@@ -26,6 +26,7 @@ rv_begin() {
     rv_container=
     rv_env_file=
     rv_errors=
+    rv_terminated=
     rv_deliver=rv_to_child
     mkdir -p "$RV_OUTPUT_DIR" "$RV_CHECKPOINT_DIR" || rv_give_up "cannot make $RV_OUTPUT_DIR"
     rv_log=$1/logs/$3-$RV_JOB_ID.err
@@ -350,6 +351,11 @@ rv_await() {
 rv_end() {
     rv_copy_kept loud
     rv_note_changes
+    if { [ "$1" -ne 0 ] || [ -n "$rv_terminated" ]; } && rv_requeued; then
+        # this attempt ends, and the run does not
+        printf 'rvstate: Slurm has put this job back into its queue and will start it again\n' >&2
+        exit "$1"
+    fi
     if [ "$1" -ne 0 ] && [ -n "$rv_errors" ] && grep -q 'Permission denied' "$rv_errors" 2>/dev/null; then
         printf '%s\n' "rvstate: files of this snapshot are read-only, for it shares them with other jobs." \
             "  → Write to a new file, or submit with --writable, or name it under [snapshot] writable." >&2
@@ -358,11 +364,21 @@ rv_end() {
     exit "$1"
 }
 
+# rv_requeued: whether Slurm has put the job back into its queue since this attempt began: a node
+# failed, or another job needed the place.
+rv_requeued() {
+    local restarts
+    restarts=$(timeout 10 scontrol show job -o "${SLURM_JOB_ID:-}" 2>/dev/null |
+        sed -n 's/.* Restarts=\([0-9]*\).*/\1/p')
+    [ -n "${SLURM_JOB_ID:-}" ] && [ "${restarts:-0}" -gt "${SLURM_RESTART_COUNT:-0}" ]
+}
+
 # The program gets the signal first.  Where it takes its time, what there is is kept already: after
 # TERM Slurm kills within KillWait (30 s by default).
 rv_pass_on() {
     local turn
     rv_signalled=yes
+    [ "$1" != TERM ] || rv_terminated=yes
     "$rv_deliver" "$1"
     [ "$1" = TERM ] && [ "${#rv_kept[@]}" -gt 0 ] || return 0
     for turn in 1 2 3 4; do

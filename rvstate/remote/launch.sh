@@ -127,28 +127,44 @@ rv_to_nodes() {
     esac
 }
 
-# The first program that failed gives the job its exit code, and is named.
+# The first program that failed gives the job its exit code, and its node is named; so is a node that
+# Slurm has lost, for the programs of the other nodes fail by that.
 rv_blame() {
-    local code node late='' at
-    if [ -s "$RV_RUN_DIR/failed" ]; then
-        read -r code node _ <"$RV_RUN_DIR/failed"
-        rv_status=$code
-        printf 'rvstate: node%s (%s) failed first, with exit code %s; the other nodes were ended\n' \
-            "$node" "${rv_names[$node]}" "$code" >&2
-        return
-    fi
+    local code node late='' lost at
     for ((at = 0; at < RV_NODES; at++)); do
         [ "$(rv_ended "$at")" = "$([ "$RV_START" = rank ] && echo "$RV_RANKS" || echo 1)" ] ||
             late="$late node$at (${rv_names[$at]})"
     done
-    [ -n "$late" ] || return
-    if compgen -G "$RV_RUN_DIR/ended.*" >/dev/null; then
+    lost=$([ -z "$late" ] || rv_lost)
+    [ -z "$lost" ] || printf 'rvstate:%s failed: Slurm counts it as down\n' "$lost" >&2
+    if [ -s "$RV_RUN_DIR/failed" ]; then
+        read -r code node _ <"$RV_RUN_DIR/failed"
+        rv_status=$code
+        [ -n "$lost" ] || printf 'rvstate: node%s (%s) failed first, with exit code %s; the other nodes were ended\n' \
+            "$node" "${rv_names[$node]}" "$code" >&2
+    elif [ -n "$lost" ]; then
+        [ "$rv_status" -ne 0 ] || rv_status=1
+    elif [ -n "$late" ] && grep -q -s itself "$RV_RUN_DIR"/ended.*; then
         printf 'rvstate:%s went on for %s s after the others had ended, and was ended\n' "$late" "$rv_wait" >&2
         rv_status=124
-    else
-        printf 'rvstate:%s did not end by itself\n' "$late" >&2
+    elif [ -n "$late" ]; then
         [ "$rv_status" -ne 0 ] || rv_status=1
+        printf 'rvstate:%s was ended from outside (exit code %s)%s\n' "$late" "$rv_status" \
+            "$([ "$rv_status$rv_terminated" != 137 ] || echo ': out of memory, most often')" >&2
     fi
+}
+
+# rv_lost: those of the job's nodes that are down, or do not answer (sinfo(1), NODE STATE CODES).
+rv_lost() {
+    local at name state names
+    names=$(IFS=, && printf '%s' "${rv_names[*]}")
+    timeout 10 sinfo --noheader --Node --nodes="$names" --format='%N %t' 2>/dev/null | sort -u |
+        while read -r name state; do
+            case $state in down* | *\**) ;; *) continue ;; esac
+            for ((at = 0; at < RV_NODES; at++)); do
+                [ "${rv_names[$at]}" != "$name" ] || printf ' node%s (%s)' "$at" "$name"
+            done
+        done
 }
 
 rv_ended() {
@@ -244,7 +260,7 @@ rv_on_node() {
         (set -o noclobber && printf '%s %s\n' "$status" "$SLURM_NODEID" >"$RV_RUN_DIR/failed") 2>/dev/null
     fi
     rv_drain
-    : >"$RV_RUN_DIR/ended.$SLURM_NODEID.$SLURM_LOCALID"
+    printf '%s\n' "${rv_ending:-itself}" >"$RV_RUN_DIR/ended.$SLURM_NODEID.$SLURM_LOCALID"
     exit "$status"
 }
 

@@ -38,37 +38,28 @@ _WITHOUT_VALUE = _names("""
     """)
 _KNOWN = _WITH_VALUE | _PERHAPS_VALUE | _WITHOUT_VALUE
 
-# Options that have a setting of their own; two places for one value would contradict each other.
+# Options that `rvstate run` has itself; two places for one value would contradict each other.
 _TYPED = {
-    "account": "account",
+    "account": "--account",
     "array": "array",
-    "begin": "begin",
-    "constraint": "constraint",
-    "cpus-per-task": "cpus_per_task",
-    "deadline": "deadline",
+    "cpus-per-task": "--cpus",
     "dependency": "--after",
-    "exclude": "exclude",
-    "exclusive": "exclusive",
-    "gpus": "gpus",
-    "gpus-per-node": "gpus",
-    "gres": "gpus or gres",
-    "job-name": "name",
+    "exclude": "--exclude",
+    "gpus": "--gpus",
+    "gpus-per-node": "--gpus-per-node",
+    "gres": "--gpus and --type",
+    "job-name": "--name",
     "kill-on-invalid-dep": "--after",
     "mail-type": "email in [notifications]",
     "mail-user": "email in [notifications]",
-    "mem": "mem",
-    "mem-per-cpu": "mem_per_cpu",
-    "no-requeue": "requeue",
-    "nodes": "nodes",
-    "ntasks": "ntasks",
-    "ntasks-per-node": "ntasks_per_node",
-    "partition": "partition",
-    "qos": "qos",
-    "requeue": "requeue",
+    "mem": "--mem",
+    "nodes": "--nodes",
+    "ntasks": "`srun -n`, or --start,",
+    "ntasks-per-node": "`srun -n`, or --start,",
+    "partition": "--partition",
     "signal": "signal",
-    "tasks-per-node": "ntasks_per_node",
-    "time": "time",
-    "wckey": "wckey",
+    "tasks-per-node": "`srun -n`, or --start,",
+    "time": "--time",
 }
 # Options that rvstate decides: they say where a job runs, writes and how its id comes back.
 _OURS = _names("""
@@ -219,7 +210,7 @@ def check_raw(key: str, value: str | None, *, site_options: Collection[str] = ()
         site_options: More names, which a site's plugins add to sbatch.
 
     Raises:
-        ConfigError: The name is not known (the nearest one is named), has a setting of its own, is
+        ConfigError: The name is not known (the nearest one is named), has a place of its own, is
             decided by rvstate, or needs a value or takes none.
     """
     if key in site_options and key not in _KNOWN:
@@ -228,7 +219,7 @@ def check_raw(key: str, value: str | None, *, site_options: Collection[str] = ()
         raise ConfigError(f"--{key} is decided by rvstate.", "Remove it from the sbatch options.")
     if key in _TYPED:
         raise ConfigError(
-            f"--{key} has a setting of its own.", f"Use {_TYPED[key]} instead of a raw option."
+            f"--{key} has a place of its own.", f"Use {_TYPED[key]} instead of --sbatch."
         )
     if key not in _KNOWN:
         names = sorted(_KNOWN | frozenset(site_options))

@@ -291,6 +291,8 @@ class Read:
     """Whether the controller did not answer, so that nobody can say."""
     exit_code: int | None = None
     """What the job recorded itself at its end."""
+    row: JobRow | None = None
+    """The job in the queue, where Slurm was asked and has it there."""
 
 
 def streams(
@@ -365,27 +367,27 @@ def read(
         offsets[stream] = int(start) + len(text)
         if text:
             pieces.append(Piece(stream, text, int(start)))
-    state = _state(session, record, answer)
+    row, state = _state(session, record, answer)
     status = answer.first("exit").split(b" ")[0].strip()
     silent = bool(answer.all("queue-failed")) and _NO_SUCH_JOB not in answer.errors
     # a job that waits again was put back by Slurm after its first attempt
     ended = state in FINISHED or (bool(status) and state is not JobState.PENDING)
     known = bool(status) or state is not JobState.UNKNOWN
     code = int(status) if status.isdigit() else None
-    return Read(tuple(pieces), ended, known, silent, code)
+    return Read(tuple(pieces), ended, known, silent, code, row)
 
 
-def _state(session: Session, record: RunRecord, answer: Answer) -> JobState:
+def _state(session: Session, record: RunRecord, answer: Answer) -> tuple[JobRow | None, JobState]:
     local = _local_jobs(session)
     if local is not None:
         job = local.get(record.job or "")
-        return job.state if job is not None else JobState.UNKNOWN
+        return None, job.state if job is not None else JobState.UNKNOWN
     rows = squeue.parse(answer.first("queue").decode("utf-8", "replace").lstrip("\n"))
     if rows:
-        return rows[0].state
+        return rows[0], rows[0].state
     past = sacct.parse(answer.first("accounting").decode("utf-8", "replace"))
     # accounting never hears the end of a job that the controller lost: it says RUNNING for ever
-    return past[0].state if past and past[0].state in FINISHED else JobState.UNKNOWN
+    return None, past[0].state if past and past[0].state in FINISHED else JobState.UNKNOWN
 
 
 def follow(
@@ -406,6 +408,7 @@ def follow(
     pace = Pace()
     silent_since: float | None = None
     unknown = 0
+    row: JobRow | None = None
     while True:
         ask = pace.due(time.monotonic())
         try:
@@ -421,8 +424,30 @@ def follow(
         if ask:
             silent_since = _patience(record, found, silent_since, tell)
             unknown = _lost(record, found, unknown, tell)
+            row = _again(session, record, found.row, row, tell)
         if not found.ended:
             time.sleep(_POLL)
+
+
+def _again(
+    session: Session,
+    record: RunRecord,
+    now: JobRow | None,
+    before: JobRow | None,
+    tell: Callable[[str], None],
+) -> JobRow | None:
+    """The job as it was last seen in the queue, with its last nodes; says where it begins anew."""
+    if now is None or before is None:
+        return now or before
+    if now.restarts > before.restarts:
+        try:
+            down = out_of_use(session, before.nodes)
+        except UnreachableError:
+            down = frozenset()
+        bad = ", ".join(node for node in before.nodes if node in down)
+        why = f" ({bad} is out of use)" if bad else ""
+        tell(f"Slurm has put job {record.job} back into its queue and will start it again{why}")
+    return now if now.nodes else replace(now, nodes=before.nodes)
 
 
 def _lost(record: RunRecord, found: Read, unknown: int, tell: Callable[[str], None]) -> int:
@@ -518,11 +543,18 @@ def hardware_trouble(session: Session, record: RunRecord) -> Trouble | None:
         else (0, piece.text if not record.parts else b"")
         for piece in found.pieces
     ]
-    words = ("sinfo", "--noheader", "--Node", "--format=%N %t", f"--nodes={','.join(record.nodes)}")
-    rows = session.transport.execute(join(words)).output.decode("utf-8", "replace").splitlines()
-    down = frozenset(row.split()[0] for row in rows if _OUT_OF_USE.search(row))
     texts = tuple((number, text.decode("utf-8", "replace")) for number, text in logs)
+    down = out_of_use(session, record.nodes)
     return hardware.trouble(record.state, record.elapsed, record.nodes, texts, down)
+
+
+def out_of_use(session: Session, nodes: tuple[str, ...]) -> frozenset[str]:
+    """Those of the nodes that Slurm does not use any more; one remote command."""
+    if not nodes:
+        return frozenset()
+    words = ("sinfo", "--noheader", "--Node", "--format=%N %t", f"--nodes={','.join(nodes)}")
+    rows = session.transport.execute(join(words)).output.decode("utf-8", "replace").splitlines()
+    return frozenset(row.split()[0] for row in rows if _OUT_OF_USE.search(row))
 
 
 def exit_status(record: RunRecord) -> int:

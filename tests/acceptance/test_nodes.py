@@ -54,6 +54,13 @@ if os.uname().nodename == "udc-an28-1":
 print("well on", os.uname().nodename)
 """
 
+# Its first attempt is busy; what Slurm starts again ends at once.
+AGAIN = """import os, time
+again = os.environ.get("SLURM_RESTART_COUNT", "0") != "0"
+print("again" if again else "first", os.uname().nodename)
+time.sleep(0 if again else 5)
+"""
+
 
 @pytest.fixture(scope="module")
 def laptop(cluster: Any, tmp_path_factory: pytest.TempPathFactory) -> Laptop:
@@ -74,7 +81,13 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project with all the programs."""
     root = repository(
         tmp_path_factory.mktemp("work") / "nodes",
-        {"who.py": WHO, "sub/who.py": WHO, "signalled.py": SIGNALLED, "gpu.py": GPU},
+        {
+            "who.py": WHO,
+            "sub/who.py": WHO,
+            "signalled.py": SIGNALLED,
+            "gpu.py": GPU,
+            "again.py": AGAIN,
+        },
     )
     names = ("torchrun", "accelerate", "deepspeed")
     write(root, {f"bin/{name}": STAND_IN for name in names}, executable=True)
@@ -210,6 +223,55 @@ def test_a_gpu_that_fails_at_the_start_is_left_out_once(
     shown = cluster.exec("scontrol", "show", "job", runs[0]["job_id"]).stdout
     assert "ExcNodeList=udc-an28-1" in shown
     assert f"Comment=rvstate:{runs[0]['run_id']}" in shown
+
+
+def until(process: Any, laptop: Laptop, text: str) -> str:
+    """Wait until the newest run has printed something; its job id."""
+    end = time.monotonic() + 60
+    while time.monotonic() < end and process.poll() is None:
+        runs = laptop.document("ps")["runs"]
+        if runs and runs[0]["state"] == "RUNNING" and text in laptop.run("logs").stdout:
+            return str(runs[0]["job_id"])
+        time.sleep(0.3)
+    raise AssertionError(process.communicate(timeout=60))
+
+
+def test_a_job_goes_on_when_slurm_starts_it_again_after_a_node_died(
+    cluster: Any, laptop: Laptop, app: Path
+) -> None:
+    """The node is named, the first attempt's end is not the run's, and no log is lost."""
+    words = ("--nodes", "2", "-g", "0", "--start", "node", "again.py")
+    process = laptop.start("run", "-f", *words, cwd=app)
+    until(process, laptop, "[node1] first")
+    cluster.fault("down", "udc-aj37-2")
+    time.sleep(1)
+    cluster.heal()
+    out, err = process.communicate(timeout=90)
+    assert process.returncode == 0, out + err
+    assert "[batch] rvstate: node1 (udc-aj37-2) failed: Slurm counts it as down" in err
+    assert "back into its queue" in err
+    for node in (0, 1):
+        assert [line.split()[0] for line in lines(out, node)] == ["again", "first"]
+    assert laptop.document("ps")["runs"][0]["state"] == "COMPLETED"
+
+
+def test_a_run_whose_node_died_for_good_is_submitted_once_more(
+    cluster: Any, laptop: Laptop, app: Path
+) -> None:
+    """Where Slurm may not start it again itself: on other nodes, once, and said."""
+    words = ("-g", "1", "-t", "a100", "--sbatch", "no-requeue", "again.py")
+    process = laptop.start("run", "--retry-hardware", *words, cwd=app)
+    until(process, laptop, "first udc-an28-1")
+    cluster.fault("down", "udc-an28-1")
+    try:
+        out, err = process.communicate(timeout=90)
+    finally:
+        cluster.heal()
+    assert process.returncode == 0, out + err
+    assert "rvstate: udc-an28-1 failed" in err
+    again, first = laptop.document("ps")["runs"][:2]
+    assert (again["state"], first["state"]) == ("COMPLETED", "NODE_FAIL")
+    assert laptop.run("logs", again["job_id"]).stdout == "first udc-an28-2\n"
 
 
 def test_a_request_that_the_command_contradicts_submits_nothing(laptop: Laptop, app: Path) -> None:

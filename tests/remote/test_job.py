@@ -237,6 +237,23 @@ def test_a_second_job_of_one_run_does_nothing(place: Path) -> None:
     assert (place / "again").exists()
 
 
+def test_an_attempt_after_which_slurm_starts_the_job_again_is_no_end(place: Path) -> None:
+    """Its exit code is not the run's, also where the program saved and ended well after TERM."""
+    (place / "bin").mkdir()
+    scontrol = place / "bin/scontrol"
+    scontrol.write_text("#!/bin/sh\necho JobId=$4 Restarts=1 BatchFlag=2\n")
+    scontrol.chmod(0o755)
+    slurm = {"PATH": f"{place}/bin:{os.environ['PATH']}", "SLURM_JOB_ID": "41"}
+    saved = "bash -c 'trap exit TERM; kill $PPID; sleep 9 & wait'"
+    for command in ("false", saved):
+        done = job(place, command, **slurm)
+        assert "put this job back into its queue" in done.stderr
+        assert not (place / "run/exit").exists()
+    done = job(place, "false", SLURM_RESTART_COUNT="1", **slurm)
+    assert (done.returncode, done.stderr) == (1, "")
+    assert (place / "run/exit").read_text().split()[0] == "1"
+
+
 def test_permission_denied_on_a_shared_snapshot_is_explained(place: Path) -> None:
     """A job that writes to a file of its code is told how to; others are not."""
     log = place / "rv/logs/rv-train-41.err"

@@ -141,6 +141,30 @@ def test_the_first_that_fails_gives_its_code_and_is_named(place: Path) -> None:
     assert (place / "run/exit").read_text().split()[0] == "3"
 
 
+def test_a_node_whose_programs_were_killed_did_not_go_on(place: Path) -> None:
+    """Where nothing ended by itself, the node that never said a word was ended from outside."""
+    program = '[ "$NODE_RANK" = 0 ] || kill -9 $PPID; kill -TERM $PPID; sleep 9'
+    status, errors = job(place, "rv_nodes 2 1 9", f"rv_launch node bash -c {quote(program)}")
+    assert status == 137
+    assert "node1 (n2) was ended from outside (exit code 137): out of memory" in errors
+
+
+def test_a_node_that_slurm_has_lost_is_named_and_not_those_that_fail_by_it(place: Path) -> None:
+    """Whether the others fail by it or are ended with it, the exit code is no success."""
+    sinfo = place / "bin/sinfo"
+    sinfo.write_text("#!/bin/sh\nprintf 'n1 mix\\nn2 down*\\nn2 down*\\n'\n")
+    sinfo.chmod(0o755)
+    # the program on the lost node never says how it ended
+    lost = "kill -9 $PPID"
+    for other, expected in (("exit 3", 3), ("sleep 2", 137)):
+        program = f'[ "$NODE_RANK" = 0 ] || {lost}; sleep 0.5; {other}'
+        status, errors = job(place, "rv_nodes 2 1 9", f"rv_launch node bash -c {quote(program)}")
+        assert (status, errors.splitlines()[-1]) == (
+            expected,
+            "rvstate: node1 (n2) failed: Slurm counts it as down",
+        )
+
+
 def test_a_job_with_other_nodes_than_it_was_made_for_starts_nothing(place: Path) -> None:
     """Neither fewer nor more programs than were asked for."""
     status, errors = job(place, "rv_nodes 3 1 9", "rv_launch node touch ran")

@@ -78,6 +78,8 @@ def test_raw_options() -> None:
     options.check_raw("nice", "100")
     options.check_raw("nice", None)
     options.check_raw("contiguous", None)
+    for key, value in (("qos", "long"), ("exclusive", None), ("no-requeue", None), ("begin", "x")):
+        options.check_raw(key, value)
     options.check_raw("uenv", "pytorch", site_options={"uenv"})
 
 
@@ -88,7 +90,8 @@ def test_raw_options() -> None:
         ("--reservation", "x", "reservation"),
         ("mem_per_gpu", "1G", "mem-per-gpu"),
         ("xyzzy", None, "man sbatch"),
-        ("time", "1:00:00", "time"),
+        ("time", "1:00:00", "--time"),
+        ("ntasks", "8", "srun -n"),
         ("output", "x", "Remove"),
         ("wrap", "x", "Remove"),
         ("reservation", None, "man sbatch"),

@@ -67,6 +67,8 @@ def job_spec(
         mail_user=mail_user,
         output=f"{log}.out",
         error=f"{log}.err",
+        # a job that Slurm starts again goes on with its logs
+        open_mode="append",
         comment=f"rvstate:{run_id}",
         export="NONE",
     )

@@ -109,6 +109,33 @@ def test_layers_lie_over_each_other_in_the_stated_order(
     assert time(cluster="b", options={"defaults": {"time": "5h"}}) == ("5h", "options")
 
 
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("connection.host", "elsewhere.example.org"),
+        ("paths.scratch", "/elsewhere"),
+        ("receiver.smtp_host", "mail.example.org"),
+        ("notifications.url", "https://elsewhere.example.org/"),
+        ("notifications.token", "x" * 40),
+    ],
+)
+def test_a_project_does_not_choose_where_files_and_secrets_go(
+    home: Path, tmp_path: Path, key: str, value: str
+) -> None:
+    """What came with somebody's code is refused by name; the user's own file may say it."""
+    table, name = key.split(".")
+    _write(home, f'[{table}]\n{name} = "{value}"\n')
+    config.load(project=tmp_path)
+    for file, head in (("rvstate.toml", ""), ("pyproject.toml", "tool.rvstate.")):
+        (tmp_path / file).write_text(f'[{head}{table}]\n{name} = "{value}"\n')
+        with pytest.raises(ConfigError) as found:
+            config.load(project=tmp_path)
+        assert key in found.value.message
+        assert str(tmp_path / file) in found.value.message
+        assert value not in found.value.message
+        (tmp_path / file).unlink()
+
+
 def test_the_chosen_cluster_is_the_option_then_the_variable_then_the_default(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -71,7 +71,7 @@ ASIDE = {
     "request": {"shape"},
     "launch": {"launcher", "shape"},
     "ahead": {"transport"},
-    "config": {"state"},
+    "config": {"config", "state"},
     "receiver": {"receiver"},
     "tunnel": {"process", "state", "transport"},
     "infra": {"infra", "config", "transport", "state"},

@@ -1,4 +1,4 @@
-"""What the user wrote, as frozen values; `config.py` reads them from TOML.
+"""What the user wrote, as frozen values; `config` reads them from TOML.
 
 Tables and keys are the documented ones of `~/.rv/config.toml` (docs/configuration.md).
 """

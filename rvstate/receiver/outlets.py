@@ -87,7 +87,7 @@ def chat(url: str, event: Event) -> None:
         line += f", exit code {event.exit_code}"
     for letter, entity in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;")):
         line = line.replace(letter, entity)
-    request = urllib.request.Request(  # noqa: S310 - config.py takes https, and http on loopback
+    request = urllib.request.Request(  # noqa: S310 - config takes https, and http on loopback
         url,
         json.dumps({"text": line}).encode(),
         {"Content-Type": "application/json"},

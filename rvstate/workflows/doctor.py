@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from rvstate.errors import RvstateError
 from rvstate.model.site import Purge
+from rvstate.notification import by_webhook
 from rvstate.script import Answer, Script
 from rvstate.transport import Finished, Ssh, ssh_version
 from rvstate.workflows.session import Session
@@ -23,7 +24,10 @@ FAIL = "fail"
 _NEEDED = ("rsync", "bash", "uv")
 _SLURM = ("sbatch", "squeue", "sacct", "scancel", "srun")
 _OPTIONAL = ("scrontab", "crontab", "git")
+# notify.sh sends with it, where signed events are wanted.
+_SENDER = "curl"
 _REMEDIES = {
+    "curl": "Ask the site for curl: signed events of runs are sent with it.",
     "rsync": "Ask the site for rsync: without it caches cannot be moved to scratch.",
     "bash": "Ask the site for bash: batch scripts are written for it.",
     "uv": "`rvstate converge` installs it.",
@@ -69,7 +73,8 @@ def examine(session: Session, *, job: bool = False) -> tuple[Check, ...]:
     """
     checks = list(_this_machine(session))
     reused = session.transport.connected() if isinstance(session.transport, Ssh) else None
-    script = Script("doctor", (session.scratch, session.home, *_NEEDED, *_SLURM, *_OPTIONAL))
+    programs = (*_needed(session), *_SLURM, *_OPTIONAL)
+    script = Script("doctor", (session.scratch, session.home, *programs))
     try:
         # the raw output is wanted as well: what stands before our answer is noise
         begun = time.time()
@@ -247,12 +252,17 @@ def _quota(answer: Answer) -> Iterator[Check]:
         yield Check("quota", OK, f"see `rvstate exec {tools[0]}`")
 
 
+def _needed(session: Session) -> tuple[str, ...]:
+    return (*_NEEDED, _SENDER) if by_webhook(session.config.settings) else _NEEDED
+
+
 def _programs(answer: Answer, session: Session) -> Iterator[Check]:
     def where(name: str) -> str:
         return answer.first(f"program {name}").decode("utf-8", "replace").strip()
 
     slurm = session.config.site.scheduler == "slurm"
-    missing = [name for name in _NEEDED if not where(name)]
+    needed = _needed(session)
+    missing = [name for name in needed if not where(name)]
     for name in missing:
         status = FAIL if slurm and name != "uv" else WARN
         yield Check(name, status, "it is not there", _REMEDIES[name])
@@ -265,7 +275,7 @@ def _programs(answer: Answer, session: Session) -> Iterator[Check]:
                 f"{', '.join(lost)} cannot be found",
                 "Is this a login node? Otherwise the site's start-up files must put them on PATH.",
             )
-    present = [name for name in (*_NEEDED, *(_SLURM if slurm else ())) if where(name)]
+    present = [name for name in (*needed, *(_SLURM if slurm else ())) if where(name)]
     yield Check("programs", OK, ", ".join(present))
     extra = [name for name in _OPTIONAL if where(name)]
     none = [name for name in _OPTIONAL if not where(name)]

@@ -159,6 +159,18 @@ def test_what_is_wrong_is_told_with_a_remedy(
     assert way in check.remedy
 
 
+def test_curl_is_needed_where_signed_events_are_sent(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Without an address nobody misses it."""
+    told = {"enabled": True, "url": "https://notify.example.org/", "token": "x" * 40}
+    options = {"notifications": told}
+    assert "curl" not in _checks(monkeypatch, tmp_path, {})
+    assert _checks(monkeypatch, tmp_path, {}, options=options)["curl"].status == FAIL
+    there = {"program curl": "/usr/bin/curl\n"}
+    assert "curl" not in _checks(monkeypatch, tmp_path, there, options=options)
+
+
 def test_noise_of_start_up_files_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """What stands before our answer was printed by a start-up file."""
     check = _checks(monkeypatch, tmp_path, {}, noise="Loading conda ...\nhi\n")["start-up files"]

@@ -1,0 +1,40 @@
+"""TOML files as values, and careful edits of the user's own file (the door to tomlkit)."""
+
+from rvstate.config.edit import key_type, preview, raw, set_keys
+from rvstate.config.layers import cluster_names, load
+from rvstate.config.sites import keep_site, load_site, read_site, site_names, site_text
+from rvstate.config.text import toml, write
+from rvstate.config.values import (
+    DEFAULT,
+    Config,
+    Explained,
+    config_path,
+    explain,
+    home,
+    home_template,
+    scratch_template,
+)
+
+__all__ = [
+    "DEFAULT",
+    "Config",
+    "Explained",
+    "cluster_names",
+    "config_path",
+    "explain",
+    "home",
+    "home_template",
+    "keep_site",
+    "key_type",
+    "load",
+    "load_site",
+    "preview",
+    "raw",
+    "read_site",
+    "scratch_template",
+    "set_keys",
+    "site_names",
+    "site_text",
+    "toml",
+    "write",
+]

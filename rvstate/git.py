@@ -230,16 +230,19 @@ def scan(project: Project, seen: Seen) -> Scan:
     root = Path(project.root)
     missing: list[str] = []
     names = _listed(root, "", missing) if project.in_git else _walked(root)
-    kept_back = _kept_back(root, names)
-    now = time.time_ns()
-    files: list[File] = []
     kept: Seen = {}
-    for name in sorted(set(names) - kept_back):
-        file = _file(project.root, name, seen, kept, now)
-        if file is not None:
-            files.append(file)
-    found = Tree(tuple(files))
+    found = Tree(tuple(_files(project.root, names, seen, kept)))
     return Scan(found, kept, tuple(_notices(project.root, found, missing)))
+
+
+def _files(root: str, names: Sequence[str], seen: Seen, kept: Seen) -> Iterator[File]:
+    """The named files but those that `.rvignore` keeps back, sorted; `kept` is for a next scan."""
+    kept_back = _kept_back(Path(root), names)
+    now = time.time_ns()
+    for name in sorted(set(names) - kept_back):
+        file = _file(root, name, seen, kept, now)
+        if file is not None:
+            yield file
 
 
 def _notices(root: str, found: Tree, missing: list[str]) -> Iterator[str]:
@@ -351,15 +354,23 @@ def _walked(root: Path) -> list[str]:
     return found
 
 
-def export(project: Project, commit: str, directory: Path) -> bool:
+def export(project: Project, commit: str, directory: Path) -> Tree | None:
     """Write the files of a commit, as they lie below the project's root, into an empty directory.
 
+    Submodules come as that commit has them, where they are checked out.
+
     Returns:
-        Whether git has that commit.
+        What would be sent of them; None where git here does not have that commit.
     """
-    root = Path(project.root)
+    names = _exported(Path(project.root), commit, directory)
+    if names is None:
+        return None
+    return Tree(tuple(_files(str(directory), names, {}, {})))
+
+
+def _exported(root: Path, commit: str, directory: Path) -> list[str] | None:
     if not _git(root, "rev-parse", "--verify", "--quiet", f"{commit}^{{commit}}", quiet=True):
-        return False
+        return None
     # in a subdirectory, git archive takes just that one, and names start below it
     packed = subprocess.run(
         ["git", "archive", "--format=tar", commit],
@@ -368,12 +379,22 @@ def export(project: Project, commit: str, directory: Path) -> bool:
         capture_output=True,
         check=False,
     )
-    if packed.returncode != 0:
-        return False
-    unpacked = subprocess.run(
-        ["tar", "-xf", "-", "-C", str(directory)], input=packed.stdout, check=False
-    )
-    return unpacked.returncode == 0
+    directory.mkdir(parents=True, exist_ok=True)
+    unpack = ["tar", "-xf", "-", "-C", str(directory)]
+    if packed.returncode or subprocess.run(unpack, input=packed.stdout, check=False).returncode:
+        return None
+    found = []
+    for entry in _names(root, "ls-tree", "-r", "-z", commit):
+        head, name = entry.split("\t", 1)
+        _, kind, digest = head.split(" ")
+        if kind != "commit":
+            found.append(name)
+        elif (root / name / ".git").exists():
+            inner = _exported(root / name, digest, directory / name)
+            if inner is None:
+                return None
+            found += [f"{name}/{file}" for file in inner]
+    return found
 
 
 def _names(root: Path, *words: str) -> list[str]:

@@ -20,7 +20,9 @@ from rvstate.shell import quote
 
 # What travels between `lib.sh` and a script, beside those that need nothing more.
 _SHARED = {
-    **dict.fromkeys(("build_environment", "submit", "tool", "verify"), ("manifest",)),
+    **dict.fromkeys(
+        ("build_environment", "copy_snapshot", "submit", "tool", "verify"), ("manifest",)
+    ),
     "heal": ("manifest", "build_environment"),
 }
 

@@ -86,7 +86,10 @@ COMMANDS: dict[str, Entry] = {
         "run:render", "Print the batch script that `rvstate run` would submit.", "reads", "Jobs"
     ),
     "rerun": Entry(
-        "run:rerun", "Submit a run again: the same code, command and options.", "submits", "Jobs"
+        "run:rerun",
+        "Submit a run again: the same code, command, options and environment.",
+        "submits",
+        "Jobs",
     ),
     "sync": Entry(
         "sync:sync",

@@ -17,6 +17,7 @@ from rvstate.request import Request, raw_option, with_preset
 from rvstate.slurm.states import JobState
 from rvstate.views import runs as view
 from rvstate.workflows.run import again
+from rvstate.workflows.run import rerun as workflow
 from rvstate.workflows.run.name import named
 from rvstate.workflows.run.order import Order
 from rvstate.workflows.run.prepare import prepare
@@ -184,17 +185,23 @@ def render(
 def rerun(
     run: str, follow: bool, as_json: bool, cluster: str | None, site: str | None, host: str | None
 ) -> int:
-    """Submit a run again: the same code, command and options.
+    """Submit a run again: the same code, command, options and environment.
 
-    RUN is a job id, a run id or a name (its newest run), of a run from this machine. The code must
-    be at hand: unchanged in front of you, or as a commit. Anything else is refused.
+    RUN is a job id, a run id or a name (its newest run), from whichever machine it was sent. The
+    code is taken from this machine where it lies unchanged or as a commit, else from the run's
+    snapshot on the cluster, which is checked first.
     """
-    account = session(cluster, site, host)
+    here = Path.cwd()
+    account = session(cluster, site, host, project=_project(here))
+    root = workflow.root_here(account, run)
+    if root is not None:
+        # its own settings count, wherever the user stands
+        account = session(cluster, site, host, project=root)
     tell = Progress(quiet=as_json)
     if not as_json:
         view.show_where(account.config)
     wait = "log" if follow else ""
-    return _finish(account, again.rerun(account, run, tell), tell, wait, as_json)
+    return _finish(account, workflow.rerun(account, run, here, tell), tell, wait, as_json)
 
 
 def _order(

@@ -85,6 +85,19 @@ class Tree:
         return sum(file.size for file in self.files)
 
 
+class PastTree(Tree):
+    """A tree of which nothing but its state is known here.
+
+    Args:
+        state: As `Tree.state` said it.
+    """
+
+    def __init__(self, state: str) -> None:
+        super().__init__(())
+        # in the place of what would be computed from the files
+        self.__dict__["state"] = state
+
+
 # What a file looked like when it was read: modification and change time (ns), bytes, inode, digest.
 Seen = dict[str, tuple[int, int, int, int, str]]
 

@@ -2,7 +2,8 @@
 # Build one generation of a project's environment aside, check it, and switch the link to it.
 #   main build LOCK SECONDS LINK GENERATION UV CACHE CODE STATE TOKEN
 #       The payload is a tar archive: recipe, inputs (./PATH, each ended by NUL) and check.py.
-#       The inputs are taken from CODE, whose manifest must say STATE before and after, else `stale`.
+#       The inputs are taken from CODE, whose manifest must say STATE before and after, else `stale`;
+#       STATE -: CODE is a snapshot, which has none and stays as it is.
 #       CODE -: recipe and inputs are those that GENERATION itself keeps (GENERATION/.rvstate).
 #   main finish GENERATION     build what was left for a compute node (at a job's start: job.sh)
 #   main cancel LOCK TOKEN     end the build that was begun with TOKEN; its half is removed
@@ -115,7 +116,7 @@ take_inputs() {
 
 # Whether the code is still that of the run, and not what another one brought meanwhile.
 current() {
-    [ "$(cat "${code%/*}/manifest" 2>/dev/null)" = "$state" ]
+    [ "$state" = - ] || [ "$(cat "${code%/*}/manifest" 2>/dev/null)" = "$state" ]
 }
 
 # recipe KEY: its values in the recipe, one a line.

@@ -253,6 +253,35 @@ def test_a_queued_job_sees_the_code_of_its_day(
     assert laptop.run("logs", now["job_id"]).stdout == "two\n"
 
 
+def test_another_laptop_submits_a_run_again(
+    cluster: Any, laptop: Laptop, witness: Any, app: Path, tmp_path: Path
+) -> None:
+    """Of a large tree that was never committed: from its snapshot, in its environment, which is
+    built once more where it is gone; as an ordinary user."""
+    train = "import packaging\nprint('it was', open('many/7').read())\nopen('made', 'w')\n"
+    write(app, {"requirements.txt": "packaging>=24\n", "train.py": train})
+    write(app, {f"many/{number}": str(number) for number in range(1001)})
+    first = laptop.submit("--time", "17m", "train.py", cwd=app)
+    assert laptop.await_state(first["run_id"], *FINISHED) == "COMPLETED"
+    cluster.run_as("abc1de", "rm", "-rf", first["environment"])
+    app.rename(tmp_path / "elsewhere")
+    other = make(cluster, tmp_path / "other")
+    again = other.document("rerun", first["job_id"])
+    assert other.await_state(again["run_id"], *FINISHED) == "COMPLETED"
+    assert other.run("logs", again["job_id"]).stdout == "it was 7\n"
+    assert again["environment"] == first["environment"]
+    assert not witness.file(f"{again['snapshot']}/many/made").exists
+    assert "#SBATCH --time=00:17:00" in witness.file(again["script"]).content_string
+    one, two = (
+        witness.check_output("stat -c %%i %s/many/7", f["snapshot"]) for f in (first, again)
+    )
+    assert one == two
+    cluster.run_as("abc1de", "sh", "-c", f"cd {first['snapshot']}/many && rm 7 && echo 8 >7")
+    done = other.run("rerun", first["run_id"], status=3)
+    assert "is not what ran any more" in done.stderr
+    assert len(jobs_of(cluster, "rvstate:")) == 2
+
+
 def test_prune_spares_what_the_queue_needs(
     cluster: Any, laptop: Laptop, witness: Any, app: Path
 ) -> None:

@@ -302,7 +302,7 @@ def test_logs_fold_progress_bars_and_lose_no_line(laptop: Laptop, app: Path) -> 
 
 
 def test_a_run_can_be_submitted_again(laptop: Laptop, app: Path) -> None:
-    """From the same tree, or from its commit; a tree that is nowhere is refused."""
+    """From the tree in front, from its commit, or from its snapshot; never with other code."""
     first = laptop.submit("--name", "mine", "-o", "x", "train.py", cwd=app)
     again = laptop.document("rerun", first["run_id"])
     assert again["run_id"] != first["run_id"]
@@ -312,10 +312,98 @@ def test_a_run_can_be_submitted_again(laptop: Laptop, app: Path) -> None:
     write(app, {"train.py": "print('three')\n"})
     from_commit = laptop.document("rerun", first["job_id"])
     assert log(laptop, from_commit) == "one\n"
-    assert from_commit["name"] == "mine"
+    assert (from_commit["name"], from_commit["dirty"]) == ("mine", False)
     assert (app / "train.py").read_text() == "print('three')\n"
+    from_snapshot = laptop.document("rerun", dirty["run_id"])
+    assert log(laptop, from_snapshot) == "two\n"
+    assert (from_snapshot["dirty"], from_snapshot["commit"]) == (True, dirty["commit"])
+    # of a run that was itself a repeat, all the same
+    assert log(laptop, laptop.document("rerun", from_snapshot["job_id"])) == "two\n"
+    assert log(laptop, laptop.document("rerun", from_commit["job_id"])) == "one\n"
+
+
+def test_a_snapshot_that_is_not_what_ran_is_refused(laptop: Laptop, app: Path) -> None:
+    """Edited by its job or pruned: nothing is submitted, and the way out is named."""
+    write(app, {"train.py": "print('two')\n"})
+    dirty = laptop.submit("train.py", cwd=app)
+    write(app, {"train.py": "print('three')\n"})
+    kept = Path(dirty["snapshot"], "train.py")
+    kept.write_text("print('TWO')\n")
+    before = len(laptop.document("ps", "-a")["runs"])
     done = laptop.run("rerun", dirty["run_id"], status=3)
     assert dirty["snapshot"] in done.stderr
+    assert "is not what ran any more" in done.stderr
+    shutil.rmtree(dirty["snapshot"])
+    done = laptop.run("rerun", dirty["run_id"], status=3)
+    assert "was removed" in done.stderr
+    assert "never committed" in done.stderr
+    assert len(laptop.document("ps", "-a")["runs"]) == before
+
+
+def test_another_laptop_submits_a_run_again(laptop: Laptop, app: Path, tmp_path: Path) -> None:
+    """No receipt and no code there: by any name, with options, subdirectory, package and all."""
+    write(
+        app,
+        {
+            "pyproject.toml": '[project]\nname = "mine"\nversion = "1.5"\n'
+            '[project.scripts]\nsay-it = "mine:main"\n[tool.rvstate]\n',
+            "src/mine.py": "import importlib.metadata as m\n"
+            "def main(): print('mine', m.version('mine'))\n",
+        },
+    )
+    first = laptop.submit("--name", "its own", "--env", "none", "say-it", cwd=app / "sub")
+    assert log(laptop, first) == "mine 1.5\n"
+    write(app, {"src/mine.py": "def main(): print('changed')\n"})
+    other = Laptop(tmp_path / "other")
+    (other.home / "local").symlink_to(laptop.home / "local")
+    for called in (first["job_id"], first["run_id"], "its own"):
+        again = other.document("rerun", called)
+        assert log(other, again) == "mine 1.5\n"
+        assert (again["name"], again["commit"]) == ("its own", first["commit"])
+    nobody = other.run("rerun", "rv-nobody", status=64)
+    assert "rvstate ps -a" in nobody.stderr
+
+
+def test_a_repeat_that_was_never_answered_is_taken_up(laptop: Laptop, app: Path) -> None:
+    """Of a repeat from its snapshot, too: the job is found, or submitted with that very code."""
+    write(app, {"train.py": "print('two')\n"})
+    first = laptop.submit("train.py", cwd=app)
+    write(app, {"train.py": "print('three')\n"})
+    again = laptop.document("rerun", first["run_id"])
+    receipt = laptop.home / "runs" / f"{again['run_id']}.json"
+    kept = json.loads(receipt.read_text()) | {"job_id": None}
+    receipt.write_text(json.dumps(kept))
+    found = laptop.document("run", "--resume", cwd=app)
+    assert (found["job_id"], found["submitted"]) == (again["job_id"], False)
+    lost = json.loads(json.dumps(kept).replace(again["run_id"], "20990101-000000-0a0a0a0a"))
+    receipt.with_name("20990101-000000-0a0a0a0a.json").write_text(json.dumps(lost))
+    found = laptop.document("run", "--resume", cwd=app)
+    assert (found["run_id"], found["submitted"]) == ("20990101-000000-0a0a0a0a", True)
+    assert log(laptop, found) == "two\n"
+
+
+def test_a_repeat_has_the_settings_of_its_project(laptop: Laptop, app: Path) -> None:
+    """From anywhere: what its own rvstate.toml says, and the options that the run had."""
+    write(app, {"rvstate.toml": '[defaults]\ntime = "3h"\n[snapshot]\nkeep_days = 0\n'})
+    first = laptop.submit("train.py", cwd=app)
+    write(app, {"rvstate.toml": '[defaults]\ntime = "5h"\n[snapshot]\nkeep_days = 0\n'})
+    again = laptop.document("rerun", first["run_id"], cwd=laptop.root)
+    script = Path(again["script"]).read_text()
+    assert "--time=03:00:00" in script
+
+
+def test_submodules_come_with_the_commit(laptop: Laptop, app: Path, tmp_path: Path) -> None:
+    """A run of a commit with a submodule is made again from git alone."""
+    library = repository(tmp_path / "library", {"lib.py": "x = 'of the submodule'\n"})
+    git(app, "submodule", "--quiet", "add", str(library), "lib")
+    write(app, {"train.py": "import sys; sys.path.append('lib'); import lib; print(lib.x)\n"})
+    git(app, "add", "--all")
+    git(app, "commit", "--quiet", "-m", "with a submodule")
+    first = laptop.submit("train.py", cwd=app)
+    assert log(laptop, first) == "of the submodule\n"
+    write(app, {"lib/lib.py": "x = 'changed'\n"})
+    shutil.rmtree(first["snapshot"])
+    assert log(laptop, laptop.document("rerun", first["run_id"])) == "of the submodule\n"
 
 
 def test_resume_finds_the_job_that_was_never_answered(laptop: Laptop, app: Path) -> None:

@@ -1,12 +1,13 @@
-"""Runs that are taken up or submitted once more."""
+"""Runs that are taken up where they were cut off, or submitted once more on other nodes."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from rvstate import batchscript, git
+from rvstate import batchscript
 from rvstate.errors import (
     ConfigError,
     RefusedError,
@@ -17,6 +18,7 @@ from rvstate.script import Script
 from rvstate.workflows.run.order import ordered
 from rvstate.workflows.run.prepare import prepare
 from rvstate.workflows.run.prepared import Prepared, Submitted
+from rvstate.workflows.run.rerun import copy_snapshot, repeated
 from rvstate.workflows.run.scripts import PATIENCE, scheduler
 from rvstate.workflows.run.submit import submit
 from rvstate.workflows.session import Session
@@ -47,6 +49,8 @@ def resume(session: Session, here: Path, tell: Callable[[str], None]) -> Submitt
             f"Every run that was sent to {session.label} from here was answered.",
             "`rvstate ps` lists them.",
         )
+    if found.get("copied_from"):
+        return _resume_copy(session, found, tell)
     root = Path(str(found.get("root") or here))
     order = ordered(found, root, str(found["run_id"]))
     tell("looking the run up")
@@ -61,6 +65,18 @@ def resume(session: Session, here: Path, tell: Callable[[str], None]) -> Submitt
             "Nothing was submitted. Run the command again for a new run of the code as it is now.",
         )
     return submit(session, prepared, tell)
+
+
+def _resume_copy(session: Session, found: dict[str, Any], tell: Callable[[str], None]) -> Submitted:
+    """Take up a run that repeats another one from its snapshot."""
+    tell("looking the run up")
+    prepared = repeated(session, found, None, tell, run_id=str(found["run_id"]))
+    job = _find(session, prepared)
+    if job is not None:
+        session.state.keep_receipt(prepared.run_id, {**found, "job_id": job})
+        return Submitted(prepared, job, False, session.transport.commands)
+    copy_snapshot(session, prepared, tell)
+    return submit(session, prepared, tell, repeated=True)
 
 
 def _find(session: Session, prepared: Prepared) -> str | None:
@@ -123,69 +139,3 @@ def _after(run_id: str) -> str:
 
     stamp = datetime.datetime.strptime(run_id[:15], "%Y%m%d-%H%M%S") + datetime.timedelta(seconds=1)
     return f"{stamp:%Y%m%d-%H%M%S}-{hashlib.sha256(run_id.encode()).hexdigest()[:8]}"
-
-
-def rerun(session: Session, wanted: str, tell: Callable[[str], None]) -> Submitted:
-    """Submit a run of this machine again, with exactly its code.
-
-    Args:
-        session: Which account.
-        wanted: A job id, a run id, or a name.
-        tell: As for `prepare`.
-
-    Raises:
-        ConfigError: No receipt here is of that run.
-        RefusedError: Its code is not at hand any more.
-    """
-    import tempfile
-
-    found = next(
-        (
-            receipt
-            for receipt in session.state.receipts()
-            if receipt.get("cluster") == session.label
-            and wanted in (receipt.get("job_id"), receipt.get("run_id"), receipt.get("name"))
-        ),
-        None,
-    )
-    if found is None:
-        raise ConfigError(
-            f"No run from this machine to {session.label} is called {wanted!r}.",
-            "`rvstate ps -a` lists the runs; one from another machine can be run again there.",
-        )
-    root = Path(str(found.get("root")))
-    order = ordered(found, root)
-    if not order.directory.is_dir():
-        raise RefusedError(
-            f"The project of that run, {root}, is not there any more.", "Check it out again."
-        )
-    prepared = prepare(session, order, tell)
-    if prepared.tree.state == found.get("tree"):
-        return submit(session, prepared, tell)
-    with tempfile.TemporaryDirectory(prefix="rvstate-") as folder:
-        # the same name, for the workspace is named after it
-        place = Path(folder) / root.name
-        place.mkdir()
-        commit = str(found.get("commit"))
-        if found.get("dirty") or not git.export(prepared.project, commit, place):
-            raise RefusedError(
-                f"The code of run {found['run_id']} is not in front of you any more, and it was "
-                "not a commit.",
-                f"As long as it is kept, it lies in {found.get('snapshot')} on the cluster.",
-            )
-        past = replace(
-            prepared.project,
-            root=str(place),
-            commit=commit,
-            branch=found.get("branch"),
-            changed=(),
-            in_git=False,
-        )
-        again = prepare(session, order, tell, past)
-        if again.tree.state != found.get("tree"):
-            raise RefusedError(
-                f"Commit {commit[:10]} alone is not the code of run {found['run_id']} "
-                "(submodules, or files that .rvignore names?).",
-                "Check that commit out as it was, and use rvstate run.",
-            )
-        return submit(session, again, tell)

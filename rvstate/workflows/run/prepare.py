@@ -47,7 +47,6 @@ def prepare(
     session: Session,
     order: Order,
     tell: Callable[[str], None],
-    project: Project | None = None,
     look: Callable[[tuple[probe.Question, ...]], ObservedState] | None = None,
     ahead: bool = False,
 ) -> Prepared:
@@ -57,7 +56,6 @@ def prepare(
         session: Which account.
         order: What the user asked for.
         tell: Told what is being done, in a few words.
-        project: The project, where it is not the one at the order's directory.
         look: Answers the questions about the account; default: one command over the session.
         ahead: Whether a submission follows, so that what it needs is loaded meanwhile.
 
@@ -73,19 +71,19 @@ def prepare(
 
         follows, dependency = after(session, order.after)
         asked_for = replace(asked_for, dependency=dependency)
-    project = project or _project(session, order.directory)
+    project = _project(session, order.directory)
     _check_required(project, order.require)
     shape = request.shape_of(order.request, asked_for)
     launch = launching(order, project, shape, session.config.site)
-    read = _reader(project)
+    read = reader(project)
     package = own_package(read)
     _check_package(package)
     # the answer travels while the project is read
     asked, script = _question(session, project)
     running = None
     if look is None:
-        script, running = _begin(session, script)
-    scan = _scan(session, project)
+        script, running = begin(session, script)
+    scan = scanned(session, project)
     check_script(order, project, scan.tree)
     wanted_env = environment.declared(session, order.environment, read, scan.tree)
     if ahead:
@@ -96,14 +94,14 @@ def prepare(
     else:
         assert running is not None
         observed = probe.read(session.transport.finish(script, running), asked)
-    plan = diff.plan(_wanted(session, Layout(observed.account)), observed)
-    _check_plan(plan)
+    plan = diff.plan(wanted(session, Layout(observed.account)), observed)
+    check_plan(plan)
     layout = Layout(observed.account)
     workspace = layout.workspace(project.name, project.branch_component)
-    _check_identity(observed, workspace, project)
+    check_identity(observed, workspace, project)
     chosen = environment.choose(wanted_env, order.words, layout, project, workspace, observed)
     left = environment.left_behind(session, chosen, workspace, observed)
-    run_id = order.run_id or _new_run_id()
+    run_id = order.run_id or new_run_id()
     spec = job_spec(
         session,
         order,
@@ -159,14 +157,15 @@ def _project(session: Session, directory: Path) -> Project:
     return project
 
 
-def _begin(session: Session, script: Script) -> tuple[Script, Running]:
+def begin(session: Session, script: Script) -> tuple[Script, Running]:
+    """Send the look; where it goes over ssh, its shell waits for the first step behind it."""
     if isinstance(session.transport, Ssh):
-        # the first step of what follows goes to the same shell
         return ahead_door.begin(session.transport, script, hold=True)
     return script, session.transport.begin(script)
 
 
-def _new_run_id() -> str:
+def new_run_id() -> str:
+    """A name that no other run has: when, and 32 bits of chance."""
     now = datetime.datetime.now(datetime.UTC)
     return f"{now:%Y%m%d-%H%M%S}-{os.urandom(4).hex()}"
 
@@ -204,7 +203,8 @@ def _check_package(package: Package | None) -> None:
         )
 
 
-def _check_plan(plan: Plan) -> None:
+def check_plan(plan: Plan) -> None:
+    """Refuse to go on where the account is not as a job needs it and cannot be made so."""
     if plan.refusals:
         first = plan.refusals[0]
         raise RefusedError(
@@ -230,7 +230,8 @@ def _notices(order: Order, project: Project, scan: Scan, change: TreeChange) -> 
     return (*scan.notices, *found, *command.warnings(order.words, project.root))
 
 
-def _reader(project: Project) -> Callable[[str], str | None]:
+def reader(project: Project) -> Callable[[str], str | None]:
+    """Reads a file below the project's root; None where there is none."""
     root = Path(project.root)
 
     def read(name: str) -> str | None:
@@ -240,7 +241,8 @@ def _reader(project: Project) -> Callable[[str], str | None]:
     return read
 
 
-def _scan(session: Session, project: Project) -> Scan:
+def scanned(session: Session, project: Project) -> Scan:
+    """What would be sent of a project; what was read is remembered for the next time."""
     seen = session.state.seen(project.root)
     scan = git.scan(project, seen)
     if scan.seen != seen:
@@ -248,7 +250,8 @@ def _scan(session: Session, project: Project) -> Scan:
     return scan
 
 
-def _wanted(session: Session, layout: Layout) -> DesiredState:
+def wanted(session: Session, layout: Layout) -> DesiredState:
+    """What a job needs of the account."""
     config = session.config
     variables = session.state.variables()
     found = desired_state.account(config.settings, config.site, layout.account, variables)
@@ -259,7 +262,7 @@ def _question(session: Session, project: Project) -> tuple[tuple[probe.Question,
     symbolic = Layout(SYMBOLIC)
     place = symbolic.workspace(project.name, project.branch_component)
     asked = (
-        *probe.questions(_wanted(session, symbolic)),
+        *probe.questions(wanted(session, symbolic)),
         ("text", place.manifest),
         ("text", place.root / "identity"),
         ("text", place.environment / ".rvstate-environment"),
@@ -269,7 +272,8 @@ def _question(session: Session, project: Project) -> tuple[tuple[probe.Question,
     return asked, probe.script(session.scratch, session.home, asked)
 
 
-def _check_identity(observed: ObservedState, workspace: Workspace, project: Project) -> None:
+def check_identity(observed: ObservedState, workspace: Workspace, project: Project) -> None:
+    """Refuse a workspace that belongs to another project of the same name."""
     found = observed.texts.get(workspace.root / "identity", "").split()
     if found and not {*project.identities, *project.formerly} & {*found}:
         raise RefusedError(

@@ -18,7 +18,12 @@ from rvstate.workflows.session import Session
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A run, ready to be submitted; nothing was written yet."""
+    """A run, ready to be submitted; nothing was written yet.
+
+    Of a run that repeats another one `origin` is the project's root on this machine, where its code
+    does not lie at the project's root now; and `copied_from` the snapshot that its own is copied
+    from, where no code is sent.
+    """
 
     run_id: str
     project: Project
@@ -38,6 +43,8 @@ class Prepared:
     package: tuple[tuple[str, str], ...]
     order: Order
     notices: tuple[str, ...]
+    origin: str = ""
+    copied_from: RemotePath | None = None
 
 
 @dataclass(frozen=True, slots=True)

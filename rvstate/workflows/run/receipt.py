@@ -1,18 +1,26 @@
-"""What is kept of a run."""
+"""What is kept of a run, and what can be made of it again."""
 
 from __future__ import annotations
 
 import datetime
-from dataclasses import asdict
+from dataclasses import asdict, fields, replace
 from typing import Any
 
+from rvstate.errors import ConfigError
+from rvstate.model.environment.spec import EnvironmentSpec
+from rvstate.model.job import JobSpec
+from rvstate.paths import RemotePath
+from rvstate.slurm.options import SbatchOptions
 from rvstate.workflows.run.prepared import Prepared, log_parts
 from rvstate.workflows.session import Session
+
+_PATHS = ("rv", "run_directory", "library", "variables_file", "environment", "snapshot")
 
 
 def receipt(session: Session, prepared: Prepared, job: str | None) -> dict[str, Any]:
     """What ran, from what, where, with which script; no secret is in it."""
     project, spec, order = prepared.project, prepared.spec, prepared.order
+    environment = prepared.environment
     return {
         "schema": 1,
         "run_id": prepared.run_id,
@@ -20,13 +28,14 @@ def receipt(session: Session, prepared: Prepared, job: str | None) -> dict[str, 
         "cluster": session.label,
         "name": spec.options.name,
         "project": project.name,
-        "root": project.root,
+        "root": prepared.origin or project.root,
         "branch": project.branch,
         "commit": project.commit,
         "dirty": project.dirty,
         "dirty_digest": prepared.tree.state if project.dirty else None,
         "tree": prepared.tree.state,
         "snapshot": spec.snapshot,
+        "copied_from": prepared.copied_from,
         "environment": spec.environment,
         "environment_digest": prepared.generation.name if prepared.generation else None,
         "script": spec.run_directory / "job.sh",
@@ -47,9 +56,54 @@ def receipt(session: Session, prepared: Prepared, job: str | None) -> dict[str, 
             "after": [f"{d.run_id}:{d.when}" for d in spec.after],
         },
         "after": [asdict(d) for d in spec.after],
+        # what its script was rendered from, so that it can be made once more
+        "spec": told(spec),
+        "recipe": _values(environment) if environment is not None else None,
         "plan": [f"{c.action.word} {c.kind} {c.resource.name}" for c in prepared.plan.changes],
         "submitted_at": int(datetime.datetime.now(datetime.UTC).timestamp()),
     }
+
+
+def told(spec: JobSpec) -> dict[str, Any]:
+    """A job as `spec_in` reads it; which runs it follows is said by names of runs, in its order."""
+    options = _values(replace(spec.options, dependency=""))
+    return {**_values(replace(spec, after=())), "options": options}
+
+
+def _values(value: JobSpec | SbatchOptions | EnvironmentSpec) -> dict[str, Any]:
+    """The fields of a value that say more than their defaults."""
+    found = {field.name: (getattr(value, field.name), field.default) for field in fields(value)}
+    return {name: own for name, (own, default) in found.items() if own != default}
+
+
+def spec_in(found: dict[str, Any]) -> JobSpec:
+    """The job that a receipt tells of.
+
+    Raises:
+        ConfigError: The receipt is of another version of rvstate.
+    """
+    said = found.get("spec")
+    try:
+        values = {key: _tuples(value) for key, value in dict(said).items()}  # type: ignore[arg-type]
+        options = SbatchOptions(**{k: _tuples(v) for k, v in values.pop("options").items()})
+        values |= {key: RemotePath(values[key]) for key in _PATHS if key in values}
+        return JobSpec(**values, options=options)
+    except (TypeError, KeyError, AttributeError) as error:
+        raise ConfigError(
+            f"The receipt of run {found.get('run_id')} does not say how its job was made: another "
+            "version of rvstate wrote it.",
+            "Type the command again.",
+        ) from error
+
+
+def environment_in(found: dict[str, Any]) -> EnvironmentSpec | None:
+    """The environment that a receipt tells of, or None where the run had none."""
+    said = found.get("recipe")
+    return EnvironmentSpec(**{k: _tuples(v) for k, v in said.items()}) if said else None
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
 
 
 def _digest(text: str) -> str:

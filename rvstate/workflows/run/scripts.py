@@ -84,6 +84,10 @@ def build_script(prepared: Prepared) -> Script | None:
     spec, generation = prepared.environment, prepared.generation
     if spec is None or generation is None or prepared.environment_ready:
         return None
+    code, state = prepared.workspace.code, prepared.tree.state
+    if prepared.copied_from is not None:
+        # a snapshot that was just checked, and that nothing changes
+        code, state = prepared.spec.snapshot or code, "-"
     return Script(
         "build_environment",
         (
@@ -94,8 +98,8 @@ def build_script(prepared: Prepared) -> Script | None:
             generation,
             prepared.observed.tools.get("uv") or prepared.layout.tools / "bin" / "uv",
             prepared.layout.scratch_caches / "uv",
-            prepared.workspace.code,
-            prepared.tree.state,
+            code,
+            state,
             prepared.run_id,
         ),
         payload(spec),

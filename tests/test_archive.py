@@ -80,6 +80,7 @@ def test_lists_travel_in_front(tmp_path: Path) -> None:
         assert member.read() == b"a b\0line\nbreak\0donn\xe9es\0"
 
 
+@pytest.mark.slow
 def test_a_large_payload_never_is_in_memory(tmp_path: Path) -> None:
     """Packed into a file, made text piece by piece; what arrives is what was packed."""
     (tmp_path / "weights").write_bytes(os.urandom(1 << 20) * 60)

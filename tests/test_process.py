@@ -86,6 +86,7 @@ def test_walltime_ends_the_whole_group(place: Path, tmp_path: Path) -> None:
     until(lambda: process._start(child) == "")
 
 
+@pytest.mark.slow
 def test_what_ignores_term_is_killed(place: Path, tmp_path: Path, monkeypatch: object) -> None:
     """A program that does not listen does not stay."""
     body = f"trap '' TERM; echo up >{tmp_path}/up; while :; do sleep 0.1; done"

@@ -274,6 +274,7 @@ def test_what_was_not_passed_on_is_asked_for_again(
     assert len(chat.requests) == 2
 
 
+@pytest.mark.slow
 def test_a_flood_is_held(receiver: str, mailbox: tuple[Mailbox, int]) -> None:
     """The limit of events in a minute, with a word of when to come again."""
     from rvstate.receiver.app import MOST_EVENTS

@@ -35,6 +35,7 @@ FLOORS: tuple[frozenset[str], ...] = (
             "launcher",
             "launch",
             "hardware",
+            "holding",
             "logmerge",
             "retention",
             "keepalive",

@@ -82,6 +82,12 @@ COMMANDS: dict[str, Entry] = {
     "run": Entry(
         "run:run", "Run a command as a job: this code, its environment, now.", "submits", "Jobs"
     ),
+    "up": Entry(
+        "up:up",
+        "Get a shell on a compute node: this code, its environment, now.",
+        "submits",
+        "Jobs",
+    ),
     "render": Entry(
         "run:render", "Print the batch script that `rvstate run` would submit.", "reads", "Jobs"
     ),

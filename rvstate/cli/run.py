@@ -27,7 +27,7 @@ from rvstate.workflows.run.submit import submit, tested
 from rvstate.workflows.session import Session
 
 _F = TypeVar("_F", bound=Callable[..., Any])
-_JOB_OPTIONS = (
+_RESOURCES = (
     click.option(
         "-g", "--gpu", "--gpus", "gpus", type=click.IntRange(0), help="How many GPUs in all."
     ),
@@ -35,11 +35,6 @@ _JOB_OPTIONS = (
     click.option("--nodes", type=click.IntRange(1), help="How many nodes; -g is for all of them."),
     click.option("--gpus-per-node", type=click.IntRange(1), help="GPUs on each node."),
     click.option("--single-node", is_flag=True, help="One node, or nothing."),
-    click.option(
-        "--start",
-        type=click.Choice(["once", "node", "rank"]),
-        help="On several nodes: one program in all, one a node, one a GPU.",
-    ),
     click.option("--exclude", metavar="NODES", help="Nodes not to use."),
     click.option("--mig", is_flag=True, help="One slice of a GPU, where the site has them."),
     click.option("--time", help="Walltime: 2h, 2:59:00, 3d."),
@@ -77,11 +72,23 @@ _JOB_OPTIONS = (
 )
 
 
-def job_options(function: _F) -> _F:
-    """What a job asks for."""
-    for option in reversed(_JOB_OPTIONS):
+_START = click.option(
+    "--start",
+    type=click.Choice(["once", "node", "rank"]),
+    help="On several nodes: one program in all, one a node, one a GPU.",
+)
+
+
+def resource_options(function: _F) -> _F:
+    """What a job asks for, whatever it runs."""
+    for option in reversed(_RESOURCES):
         function = option(function)
     return function
+
+
+def job_options(function: _F) -> _F:
+    """What a job asks for that runs a command."""
+    return resource_options(_START(function))
 
 
 @click.command(context_settings={"allow_interspersed_args": False})
@@ -133,14 +140,14 @@ def run(
             else "For example: rvstate run train.py",
         )
     here = Path.cwd()
-    account = session(cluster, site, host, project=_project(here))
+    account = session(cluster, site, host, project=project_root(here))
     tell = Progress(quiet=as_json)
     if not as_json:
         view.show_where(account.config)
     wait = "log" if follow or probe else "end" if retry_hardware else ""
     if resume:
         return _finish(account, again.resume(account, here, tell), tell, wait, as_json)
-    order = _order(account, command, here, options)
+    order = order_of(account, command, here, options)
     if probe:
         order = probing(order, account.config.site)
     order, about_name = named(account, order, asking=not dry_run)
@@ -148,7 +155,7 @@ def run(
         click.echo(f"rvstate: {notice}", err=True)
     prepared = prepare(account, order, tell, ahead=not dry_run)
     tell.done()
-    _show_notices(prepared, command)
+    show_notices(prepared, command)
     if dry_run:
         view.show_dry_run(prepared, tested(account, prepared), as_json=as_json)
         return 0
@@ -171,8 +178,8 @@ def render(
     Takes the same options, looks at the account, and writes nothing.
     """
     here = Path.cwd()
-    account = session(cluster, site, host, project=_project(here))
-    prepared = prepare(account, _order(account, command, here, options), lambda _: None)
+    account = session(cluster, site, host, project=project_root(here))
+    prepared = prepare(account, order_of(account, command, here, options), lambda _: None)
     click.echo(prepared.text, nl=False)
     return 0
 
@@ -192,7 +199,7 @@ def rerun(
     snapshot on the cluster, which is checked first.
     """
     here = Path.cwd()
-    account = session(cluster, site, host, project=_project(here))
+    account = session(cluster, site, host, project=project_root(here))
     root = workflow.root_here(account, run)
     if root is not None:
         # its own settings count, wherever the user stands
@@ -204,9 +211,17 @@ def rerun(
     return _finish(account, workflow.rerun(account, run, here, tell), tell, wait, as_json)
 
 
-def _order(
+def order_of(
     account: Session, command: tuple[str, ...], here: Path, options: dict[str, Any]
 ) -> Order:
+    """What the user asked for.
+
+    Args:
+        account: Whose settings count.
+        command: The command as typed.
+        here: Where the user stands.
+        options: The values of `job_options` or `resource_options`.
+    """
     keys = (
         "gpus",
         "nodes",
@@ -232,12 +247,13 @@ def _order(
         environment=options["environment"] or "",
         writable=options["writable"],
         require=options["require"] or "",
-        start=options["start"],
+        start=options.get("start"),
         after=options["after"],
     )
 
 
-def _show_notices(prepared: Prepared, command: tuple[str, ...]) -> None:
+def show_notices(prepared: Prepared, command: tuple[str, ...]) -> None:
+    """What the user should know before it is submitted."""
     # `--` in front of the command says that what follows is meant for it
     meant = sys.argv[-len(command) - 1 : -len(command)] == ["--"]
     for notice in prepared.notices:
@@ -300,7 +316,8 @@ def _await_end(
     return status, jobs.hardware_trouble(account, ended) if status else None
 
 
-def _project(here: Path) -> Path | None:
+def project_root(here: Path) -> Path | None:
+    """The project around a directory; None where there is none."""
     from rvstate.git import find_root
 
     try:

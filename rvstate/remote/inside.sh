@@ -65,6 +65,27 @@ whole_job() {
     export SLURM_JOB_NUM_NODES SLURM_JOB_NODELIST SLURM_JOB_CPUS_PER_NODE
 }
 
+# mark: tell hold.sh that somebody is inside, for as long as this process lives.
+mark() {
+    if [ -d "$RV_RUN_DIR/hold" ]; then : >"$RV_RUN_DIR/hold/in.$(uname -n).$$"; fi
+}
+
+# stay: a shell in an allocation that is held for it.  That it was left is told to hold.sh, unless
+# the connection went away under it.
+stay() {
+    local status
+    rv_gone=
+    trap 'rv_gone=yes' HUP TERM
+    # these are the shell's; ignored ones would be ignored in it as well
+    trap : INT QUIT
+    bash --norc --noprofile -i
+    status=$?
+    # first the mark: hold.sh forgets that a shell was left while somebody is inside
+    rm -f "$RV_RUN_DIR/hold/in.$(uname -n).$$"
+    if [ -z "$rv_gone" ] && [ "$status" != 129 ]; then printf '%s\n' "$status" >"$RV_RUN_DIR/hold/left"; fi
+    exit "$status"
+}
+
 become() {
     local line path
     case $rv_mode in
@@ -73,17 +94,21 @@ become() {
             export TERM
             PS1="(job $RV_JOB_ID) \\u@\\h:\\w\\$ "
             export PS1
+            mark
             # start-up files would put their own paths in front of the job's
-            exec bash --norc --noprofile -i
+            [ -d "$RV_RUN_DIR/hold" ] || exec bash --norc --noprofile -i
+            stay
             ;;
         file)
             line=$(cat "$rv_about" && printf .) || exit 1
             rm -f "$rv_about"
+            mark
             exec bash -c "${line%.}"
             ;;
         session)
             # programs that copy files and editors begin at home, as on any other host
             cd "$HOME" || cd "$rv_go_here" || exit 1
+            mark
             case ${SSH_ORIGINAL_COMMAND-} in
                 '')
                     cd "${RV_SNAPSHOT:-$HOME}" || exit 1

@@ -42,14 +42,29 @@ rv_announce() {
 # rv_claim: of two jobs that one run may have become only one goes on, and the run knows its job
 # even where nobody heard sbatch answer.
 rv_claim() {
-    local owner
-    if ! (set -o noclobber && printf '%s\n' "$RV_JOB_ID" >"$RV_RUN_DIR/claim") 2>/dev/null; then
+    local owner turn own=$RV_RUN_DIR/.claim-$RV_JOB_ID
+    rv_visiting && return 0
+    if [ -e "$RV_RUN_DIR/cancelled" ]; then
+        printf 'rvstate: this run was cancelled; nothing was run\n' >&2
+        exit 1
+    fi
+    # a link is never seen without its text; a file system without links makes the file first
+    printf '%s\n' "$RV_JOB_ID" >"$own" && { ln "$own" "$RV_RUN_DIR/claim" ||
+        (set -o noclobber && cat "$own" >"$RV_RUN_DIR/claim"); } 2>/dev/null
+    for turn in 1 2 3 4 5; do
         owner=$(cat "$RV_RUN_DIR/claim" 2>/dev/null)
-        # a requeued job keeps its number
-        if [ -n "$owner" ] && [ "$owner" != "$RV_JOB_ID" ]; then
-            printf 'rvstate: this run is job %s already; nothing was run a second time\n' "$owner" >&2
-            exit 1
-        fi
+        if [ -n "$owner" ]; then break; fi
+        sleep "$turn"
+    done
+    rm -f "$own"
+    if [ -z "$owner" ]; then
+        printf 'rvstate: %s cannot be claimed (is scratch full?); nothing was run\n' "$RV_RUN_DIR" >&2
+        exit 1
+    fi
+    # a requeued job keeps its number
+    if [ "$owner" != "$RV_JOB_ID" ]; then
+        printf 'rvstate: this run is job %s already; nothing was run a second time\n' "$owner" >&2
+        exit 1
     fi
     # a requeued job has not ended yet, whatever its first attempt came to
     rm -f "$RV_RUN_DIR/exit"

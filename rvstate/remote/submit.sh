@@ -1,8 +1,8 @@
 #!/bin/sh
 # Take the snapshot, keep the run's files, submit.  Once begun it finishes, connection or not.
 #   main LOCK SECONDS ROOT STATE SNAPSHOT HOW KEEP_AFTER RUN_DIR SCRIPT RECEIPT QUEUE HISTORY SUBMITTER...
-# STATE: what ROOT/manifest must say, or - where there is no code.  HOW: copy, or link for a large
-# tree.  KEEP_AFTER: snapshots whose names tell an earlier date (YYYYmmdd-HHMMSS) may go.  SCRIPT and
+# STATE: what ROOT/manifest must say, or - where no snapshot is to be taken.  HOW: copy, or link for a
+# large tree.  KEEP_AFTER: snapshots whose names tell an earlier date (YYYYmmdd-HHMMSS) may go.  SCRIPT and
 # RECEIPT are in the escapes of printf's %b.  QUEUE and HISTORY: command lines that list the user's
 # jobs, one a line, the id first and the run's id somewhere.  SUBMITTER: the words before the batch
 # script, `sbatch ...`.  The payload is empty, or a tar archive: writable, a list of paths (./PATH,
@@ -71,6 +71,7 @@ main() {
         fi
         wait "$keeping" || return 1
     else
+        payload || rv_fail "the run's own files did not arrive whole" || return 1
         keep_files || return 1
     fi
     if wait "$asking"; then asked=yes; else asked=no; fi
@@ -111,6 +112,7 @@ recover() {
 }
 
 submit() {
+    if [ -e "$run/cancelled" ]; then rv_fail "this run was cancelled" || return 1; fi
     date +%s | rv_store "$run/intent" 600 || return 1
     answer=$(clean_submit "$@" 2>"$run/submit.err")
     status=$?

@@ -24,13 +24,14 @@ def show_where(config: Config) -> None:
         )
 
 
-def show_dry_run(prepared: Prepared, tested: str, *, as_json: bool) -> None:
+def show_dry_run(prepared: Prepared, tested: str, *, as_json: bool, command: str = "run") -> None:
     """The plan of a run and its batch script.
 
     Args:
         prepared: The run.
         tested: What `sbatch --test-only` said, or empty.
         as_json: As one JSON document.
+        command: Which command is tried.
     """
     if as_json:
         plan = [f"{c.action.word} {c.kind} {c.resource.name}" for c in prepared.plan.changes]
@@ -45,7 +46,7 @@ def show_dry_run(prepared: Prepared, tested: str, *, as_json: bool) -> None:
             "test_only": tested,
             "notices": list(prepared.notices),
         }
-        click.echo(json.dumps({"schema": 1, "command": "run", **fields}))
+        click.echo(json.dumps({"schema": 1, "command": command, **fields}))
         return
     for change in prepared.plan.changes:
         click.echo(f" {change.action.value} {change.kind} {change.resource.name}")

@@ -10,9 +10,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from rvstate import following, hardware, logmerge, process
+from rvstate import following, hardware, holding, logmerge, process
 from rvstate.errors import ConfigError, RvstateError, UnreachableError
 from rvstate.hardware import Trouble
+from rvstate.holding import Held
 from rvstate.model.job import Dependency, RunRecord
 from rvstate.model.layout import SYMBOLIC, Layout
 from rvstate.script import Answer, Script
@@ -46,6 +47,7 @@ class Facts:
     receipt: dict[str, Any]
     begun: bool = False
     untold: bool = False
+    held: Held | None = None
 
 
 def runs(session: Session) -> tuple[RunRecord, ...]:
@@ -101,7 +103,7 @@ def _facts(text: str) -> dict[str, Facts]:
     for line in text.splitlines():
         path, _, value = line.partition(":")
         run_id, _, name = path.partition("/")
-        if name in ("job", "exit", "intent", "receipt.json", "notify/due"):
+        if name in ("job", "exit", "intent", "receipt.json", "notify/due", "hold/state"):
             raw.setdefault(run_id, {})[name] = value
     return {run_id: _fact(files) for run_id, files in raw.items()}
 
@@ -114,7 +116,9 @@ def _fact(files: dict[str, str]) -> Facts:
         # a scratch file system may lose or cut single files; the run is still listed
         receipt = {}
     code = int(status) if status.isdigit() else None
-    return Facts(files.get("job") or None, code, receipt, "intent" in files, "notify/due" in files)
+    held = holding.read(files.get("hold/state", ""))
+    begun, untold = "intent" in files, "notify/due" in files
+    return Facts(files.get("job") or None, code, receipt, begun, untold, held)
 
 
 def _queue(answer: Answer) -> dict[str, JobRow]:
@@ -174,7 +178,7 @@ def _from_process(run_id: str, fact: Facts, job: process.LocalJob | None) -> Run
     return replace(
         base,
         state=job.state,
-        reason="it waits for its turn" if job.state is JobState.PENDING else "",
+        reason="it waits for its turn" if job.state is JobState.PENDING else _held(fact, job.state),
         exit_code=job.exit_code,
         elapsed=round(until - job.started) if job.started else None,
     )
@@ -186,7 +190,8 @@ def _from_slurm(
     """The queue knows best; then accounting that says the job ended; then the job's own record."""
     base = _base(run_id, fact)
     if row is not None:
-        reason = squeue.reason_in_words(row.reason) if row.state is JobState.PENDING else ""
+        waits = row.state is JobState.PENDING
+        reason = squeue.reason_in_words(row.reason) if waits else _held(fact, row.state)
         known = base if base.job else _base(run_id, replace(fact, job=str(row.job)))
         return replace(
             known,
@@ -205,6 +210,13 @@ def _from_slurm(
         reason = "submission was begun and never answered; rvstate run --resume looks it up"
         return replace(base, reason=reason if fact.begun else "it was never submitted")
     return base
+
+
+def _held(fact: Facts, state: JobState) -> str:
+    """What becomes of an allocation that is held for people."""
+    if fact.held is None or state is not JobState.RUNNING:
+        return ""
+    return holding.in_words(fact.held)
 
 
 def find(records: tuple[RunRecord, ...], wanted: str | None) -> RunRecord:

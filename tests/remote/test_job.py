@@ -278,3 +278,54 @@ def test_extensions_are_built_in_the_snapshot_or_the_reason_is_said(place: Path)
     assert job(place, "cat built", *steps).stdout == "--quiet build_ext --inplace"
     done = job(place, "touch ran", *steps, NO_SETUPTOOLS="1")
     assert (done.returncode, "needs setuptools" in done.stderr) == (1, True)
+
+
+def start(place: Path, number: int) -> subprocess.Popen[str]:
+    """The same run as another job, under way."""
+    env = {"PATH": os.environ["PATH"], "HOME": str(place), "RV_JOB_ID": str(number)}
+    return subprocess.Popen(
+        ["bash", str(place / "job.sh")],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=env,
+        cwd=place,
+        stdin=subprocess.DEVNULL,
+    )
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_of_many_jobs_of_one_run_one_runs_the_program(place: Path, links: bool) -> None:
+    """Started at the same moment, also where a file system has no hard links; the others say so."""
+    script(place, "sh -c 'echo ran >>ran; sleep 1'", "" if links else "true")
+    if not links:
+        path = place / "bin"
+        path.mkdir()
+        (path / "ln").write_text("#!/bin/sh\nexit 1\n")
+        (path / "ln").chmod(0o755)
+        text = (place / "job.sh").read_text()
+        (place / "job.sh").write_text(text.replace("#!/bin/bash", f"PATH={path}:$PATH", 1))
+    started = [start(place, number) for number in range(41, 53)]
+    ended = [(x.communicate(timeout=60)[1], x.returncode) for x in started]
+    assert (place / "ran").read_text() == "ran\n"
+    assert sorted(status for _, status in ended) == [0, *[1] * 11]
+    owner = (place / "run/claim").read_text().strip()
+    assert sum(f"this run is job {owner} already" in said for said, _ in ended) == 11
+    assert not list((place / "run").glob(".claim-*"))
+
+
+def test_a_requeued_job_goes_on(place: Path) -> None:
+    """It keeps its number, so the run is its own already."""
+    assert job(place, "sh -c 'echo ran >>ran'").returncode == 0
+    assert job(place, "sh -c 'echo ran >>ran'").returncode == 0
+    assert (place / "ran").read_text() == "ran\nran\n"
+
+
+def test_a_run_that_was_cancelled_never_starts(place: Path) -> None:
+    """Whatever became of its submission; and it claims nothing."""
+    (place / "run/cancelled").write_text("1\n")
+    done = job(place, "touch ran")
+    assert done.returncode == 1
+    assert "was cancelled; nothing was run" in done.stderr
+    assert not (place / "ran").exists()
+    assert not (place / "run/claim").exists()

@@ -8,6 +8,7 @@ from dataclasses import replace
 from rvstate import command, git, notification
 from rvstate import desired as desired_state
 from rvstate.errors import ConfigError
+from rvstate.holding import PATIENCE
 from rvstate.launch import Launch
 from rvstate.model.environment.package import Package, uses_paths
 from rvstate.model.environment.spec import EnvironmentSpec
@@ -88,16 +89,16 @@ def job_spec(
         rv=layout.rv,
         run_directory=layout.run(run_id),
         library=desired_state.script_set(layout).path,
-        command=command.resolve(order.words),
+        command=_command(order, layout, run_id),
         variables=tuple(sorted(variables.items())),
         variables_file=layout.env_file,
         modules=tuple(m for m in modules if m),
         environment=generation,
         activated=_activated(environment, workspace, name, run_id),
-        snapshot=workspace.snapshots / f"{name}-{run_id}",
+        snapshot=workspace.code if order.code else workspace.snapshots / f"{name}-{run_id}",
         subdirectory=project.subdirectory,
         sources=_sources(tree) if package is not None else "",
-        read_only=_is_large(tree) and not order.writable,
+        read_only=_is_large(tree) and not order.writable and not order.code,
         extensions=package is not None and package.extensions,
         keep=order.keep,
         announce=notification.by_webhook(settings),
@@ -106,6 +107,13 @@ def job_spec(
         node_wait=duration.parse(settings.defaults.node_wait),
         note=f"project {project.name}, branch {project.branch or 'none'}, {described}",
     )
+
+
+def _command(order: Order, layout: Layout, run_id: str) -> tuple[str, ...]:
+    if not order.held:
+        return command.resolve(order.words)
+    script = desired_state.script_set(layout).path / "hold.sh"
+    return ("sh", script, layout.run(run_id), str(PATIENCE), order.held)
 
 
 def _for_launch(asked_for: SbatchOptions, launch: Launch) -> SbatchOptions:

@@ -29,6 +29,9 @@ class Order:
         start: How it is started on several nodes: `once`, `node`, `rank`; None as its launcher
             means it.
         after: Runs to follow, as `--after` names them.
+        held: Instead of a command the allocation is held for people: `end` when the last shell was
+            left, or `keep` until its time is over; empty for a command.
+        code: Whether the workspace itself is worked in, and not a snapshot.
     """
 
     words: tuple[str, ...]
@@ -42,6 +45,8 @@ class Order:
     environment: str = ""
     start: str | None = None
     after: tuple[str, ...] = ()
+    held: str = ""
+    code: bool = False
 
 
 def ordered(found: dict[str, Any], directory: Path, run_id: str = "") -> Order:
@@ -74,4 +79,6 @@ def ordered(found: dict[str, Any], directory: Path, run_id: str = "") -> Order:
         environment=str(order.get("environment", "")),
         start=order.get("start"),
         after=tuple(order.get("after", ())),
+        held=str(order.get("held", "")),
+        code=bool(order.get("code")),
     )

@@ -54,6 +54,8 @@ def receipt(session: Session, prepared: Prepared, job: str | None) -> dict[str, 
             "start": order.start,
             # a name may mean another run tomorrow
             "after": [f"{d.run_id}:{d.when}" for d in spec.after],
+            "held": order.held,
+            "code": order.code,
         },
         "after": [asdict(d) for d in spec.after],
         # what its script was rendered from, so that it can be made once more

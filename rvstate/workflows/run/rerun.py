@@ -55,6 +55,11 @@ def rerun(session: Session, called: str, here: Path, tell: Callable[[str], None]
         RefusedError: Its code is neither here nor on the cluster any more.
     """
     found = _receipt(session, called, tell)
+    if (found.get("order") or {}).get("held"):
+        raise RefusedError(
+            f"Run {found.get('run_id')} was a shell, which has no command to run again.",
+            "Use `rvstate up`.",
+        )
     with at_hand(session, found, here) as code:
         prepared = repeated(session, found, code, tell)
         if code is None:

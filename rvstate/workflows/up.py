@@ -1,0 +1,245 @@
+"""A shell on a compute node: a run whose job holds its allocation for the people who enter it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from rvstate import holding, process
+from rvstate.errors import RvstateError, SubmitError, UnreachableError
+from rvstate.holding import Held
+from rvstate.model.job import RunRecord
+from rvstate.script import Script
+from rvstate.shell import join
+from rvstate.slurm import squeue
+from rvstate.slurm.squeue import JobRow
+from rvstate.slurm.states import FINISHED, JobState
+from rvstate.workflows import enter, jobs
+from rvstate.workflows.pace import Pace
+from rvstate.workflows.run.order import Order
+from rvstate.workflows.run.prepared import Prepared, Submitted
+from rvstate.workflows.run.scripts import PATIENCE, scheduler
+from rvstate.workflows.session import Session
+from rvstate.workflows.status import ask
+
+_POLL = 1.0  # seconds between two looks at what the holder says
+_AGAIN = 5.0  # seconds until a lost connection is tried again
+# questions in a row that Slurm answered without knowing the job
+_UNKNOWN_END = 6
+# ssh's own status: the connection failed (ssh(1), EXIT STATUS)
+_CUT = 255
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """Why nobody can enter yet.
+
+    Args:
+        state: The job's.
+        reason: In words, or empty.
+        partition: Where it waits.
+        place: Its place among the jobs that wait there, from 1; 0 where nobody knows.
+        queue: How many wait there.
+        start: When Slurm expects it to start, in seconds since 1970, or None.
+    """
+
+    state: JobState
+    reason: str = ""
+    partition: str = ""
+    place: int = 0
+    queue: int = 0
+    start: int | None = None
+
+
+def shell_order(order: Order, *, keep: bool, code: bool, several: bool) -> Order:
+    """The order of a shell.
+
+    Args:
+        order: The resources and what else was asked for; its words do not count.
+        keep: Whether leaving the shell leaves the allocation.
+        code: Whether the shell is in the workspace itself.
+        several: Whether there may be several nodes.
+    """
+    return replace(
+        order,
+        # as a command that starts Python it gets the environment as it is declared now
+        words=("python",),
+        name=order.name or "rv-up",
+        held="keep" if keep else "end",
+        code=code,
+        start="once" if several else None,
+    )
+
+
+def wait(session: Session, submitted: Submitted, tell: Callable[[Waiting | str], None]) -> Held:
+    """Wait until the job can be entered.
+
+    A lost connection is taken up again.
+
+    Args:
+        session: Which account.
+        submitted: The run.
+        tell: Told why it cannot yet, whenever that was asked.
+
+    Raises:
+        SubmitError: The job ended before.
+        UnreachableError: Nobody knows the job any more.
+    """
+    pace = Pace()
+    unknown = 0
+    while True:
+        due = pace.due(time.monotonic())
+        try:
+            held, found = _look(session, submitted, due)
+        except UnreachableError:
+            tell("the connection is lost; trying again")
+            time.sleep(_AGAIN)
+            continue
+        if held is not None:
+            return held
+        if found is not None:
+            tell(found)
+            unknown = unknown + 1 if found.state is JobState.UNKNOWN else 0
+            if found.state in FINISHED:
+                raise _ended(session, submitted, found)
+            if unknown >= _UNKNOWN_END:
+                raise UnreachableError(
+                    f"Nobody knows job {submitted.job} any more.", "See `rvstate ps -a`."
+                )
+        time.sleep(_POLL)
+
+
+def _look(session: Session, submitted: Submitted, due: bool) -> tuple[Held | None, Waiting | None]:
+    """What the holder says, and if it is due what the scheduler does; one remote command."""
+    run = submitted.prepared.spec.run_directory
+    questions = {"hold": join(("cat", run / "hold" / "state")) + " 2>/dev/null"}
+    local = session.config.site.scheduler == "process"
+    if due and not local:
+        partition = submitted.prepared.spec.options.partition
+        wanted = ("--noheader", "--all", "--states=PENDING", "--sort=-p", "--format=%A")
+        where = (f"--partition={partition}",) if partition else ()
+        line = join((*squeue.COMMAND[:-2], *wanted, *where))
+        count = f"awk '$1 == {submitted.job} {{ at = NR }} END {{ print at + 0, NR }}'"
+        questions["job"] = join(squeue.command(jobs=(submitted.job,), finished=True))
+        questions["place"] = f"{line} | {count}"
+    answers = ask(session, questions)
+    held = holding.read(answers.get("hold", (1, b""))[1].decode("utf-8", "replace"))
+    if not due or held is not None:
+        return held, None
+    if local:
+        return None, _local(session, submitted)
+    status, text = answers.get("job", (1, b""))
+    rows = squeue.parse(text.decode("utf-8", "replace")) if status == 0 else ()
+    if status != 0 and b"Invalid job id" not in text:
+        return None, Waiting(JobState.PENDING, "Slurm does not answer.")
+    return None, _waiting(rows, answers.get("place", (1, b""))[1].decode("utf-8", "replace"))
+
+
+def _waiting(rows: tuple[JobRow, ...], place: str) -> Waiting:
+    if not rows:
+        return Waiting(JobState.UNKNOWN)
+    row = rows[0]
+    numbers = [int(word) for word in place.split() if word.isdigit()]
+    at, count = numbers if len(numbers) == 2 else (0, 0)
+    waits = row.state is JobState.PENDING
+    return Waiting(
+        row.state,
+        squeue.reason_in_words(row.reason) if waits and row.reason else "",
+        row.partition,
+        at if waits else 0,
+        count,
+        row.start if waits else None,
+    )
+
+
+def _local(session: Session, submitted: Submitted) -> Waiting:
+    place = Path(session.scratch) / ".rv" / "process"
+    found = next((j for j in process.jobs(place) if str(j.job) == submitted.job), None)
+    if found is None:
+        return Waiting(JobState.UNKNOWN)
+    return Waiting(found.state, "It waits for its turn." if found.state is JobState.PENDING else "")
+
+
+def _ended(session: Session, submitted: Submitted, found: Waiting) -> RvstateError:
+    record = _record(submitted)
+    read = jobs.read(session, record, ("err",), {}, tail=3)
+    said = b"".join(piece.text for piece in read.pieces).decode("utf-8", "replace").strip()
+    words = f": {said}" if said else "."
+    return SubmitError(
+        f"Job {submitted.job} is {found.state.value} before anybody could enter it{words}",
+        f"`rvstate logs {submitted.job}` shows all that it wrote.",
+    )
+
+
+def _record(submitted: Submitted, node: str = "") -> RunRecord:
+    return RunRecord(
+        run_id=submitted.prepared.run_id,
+        job=submitted.job,
+        name=submitted.prepared.spec.options.name,
+        state=JobState.RUNNING,
+        log=submitted.log,
+        error_log=submitted.error_log,
+        nodes=(node,) if node else (),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """How a shell was left.
+
+    Args:
+        status: Its exit status.
+        lost: Whether the connection went away under it.
+    """
+
+    status: int
+    lost: bool
+
+
+def shell(session: Session, submitted: Submitted, held: Held) -> Left:
+    """The shell, for the person at the terminal."""
+    # jobs on this machine have no node to name
+    node = "" if session.config.site.scheduler == "process" else held.node
+    status = enter.shell(session, enter.Place(_record(submitted, node), node))
+    return Left(status, status == _CUT and not _was_left(session, submitted))
+
+
+def _was_left(session: Session, submitted: Submitted) -> bool:
+    """Whether ssh's status is the shell's own; the connection may be gone, and then it is not."""
+    left = submitted.prepared.spec.run_directory / "hold" / "left"
+    line = f"test -e {join((left,))} || test -e {join((left.parent.parent / 'exit',))}"
+    try:
+        return ask(session, {"left": line})["left"][0] == 0
+    except RvstateError:
+        return False
+
+
+def cancel(session: Session, prepared: Prepared) -> tuple[str, ...]:
+    """Give a run up for good: its job is cancelled, and none is submitted for it any more.
+
+    Returns:
+        The jobs that it had become.
+
+    Raises:
+        RvstateError: The cluster did not say that it is done.
+    """
+    _, queue, _ = scheduler(session, prepared.layout)
+    local = session.config.site.scheduler == "process"
+    words = (":",) if local else ("scancel",)
+    run = prepared.spec.run_directory
+    lock = prepared.workspace.root / "lock"
+    answer = session.transport.run(Script("cancel", (lock, PATIENCE, run, queue, *words)))
+    if answer.status != 0:
+        said = answer.errors.strip().removeprefix("rvstate: ") or "no reason given"
+        raise SubmitError(
+            f"Whether run {prepared.run_id} is cancelled is not known: {said}",
+            "See `rvstate ps`, and end it with `rvstate stop`.",
+        )
+    lines = answer.body.decode("utf-8", "replace").splitlines()
+    found = tuple(x.removeprefix("cancelled ") for x in lines if x.startswith("cancelled "))
+    if local:
+        for job in found:
+            process.stop(Path(session.scratch) / ".rv" / "process", int(job))
+    return found

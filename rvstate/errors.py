@@ -4,6 +4,7 @@
     ├── ConfigError (64)            a setting or an argument is wrong
     ├── MissingToolError (1)        a program that is needed is not there
     ├── UnreachableError (1)        the login node did not answer
+    │   └── CutError (1)            it did, and the connection ended in the middle
     ├── NotAuthenticatedError (75)  it answered, and wants a login that cannot be given now
     ├── ProbeError (1)              the answer to a look made no sense
     ├── RefusedError (3)            doing it could harm something that is not ours
@@ -56,6 +57,10 @@ class MissingToolError(RvstateError):
 
 class UnreachableError(RvstateError):
     """The login node did not answer, or the connection ended in the middle."""
+
+
+class CutError(UnreachableError):
+    """The connection ended in the middle: what was begun may have run, and may still run."""
 
 
 class NotAuthenticatedError(RvstateError):

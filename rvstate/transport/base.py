@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from rvstate.errors import ProbeError, UnreachableError
+from rvstate.errors import CutError, ProbeError
 from rvstate.script import Answer, Script
 
 LOCAL = "@local"
@@ -86,9 +86,9 @@ def whole_text(done: Completed) -> str:
     return done.output.decode("utf-8", "replace") + done.errors
 
 
-def cut(host: str) -> UnreachableError:
+def cut(host: str) -> CutError:
     """The error for a connection that ended before its command did."""
-    return UnreachableError(
+    return CutError(
         f"The connection to {host} was cut in the middle.",
         "Run the command again: every step can be repeated.",
     )

@@ -209,13 +209,20 @@ class Ssh:
         """Run a script with a terminal of its own, for programs that draw on the screen.
 
         Returns:
-            ssh's exit status, which is the script's unless the connection failed (255).
+            The script's own exit status.
+
+        Raises:
+            CutError: The connection ended before it.
         """
         self.open()
         self.commands += 1
         with self.session(lasting=True):
             argv = [*self.argv("-t"), encoded_command(script.plain_text)]
-            return subprocess.run(argv, check=False).returncode
+            status = subprocess.run(argv, check=False).returncode
+        # 255 is ssh's own, and may be the script's as well
+        if status == 255 and not self.connected():
+            raise cut(self.name)
+        return status
 
     def _end(self, group: str | None) -> None:
         if group is None or not group.isdigit() or int(group) < 2:

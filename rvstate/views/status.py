@@ -8,7 +8,7 @@ import json
 import click
 
 from rvstate.diff import human_bytes
-from rvstate.errors import RvstateError
+from rvstate.errors import RvstateError, UnreachableError
 from rvstate.slurm import duration
 from rvstate.slurm.states import FINISHED
 from rvstate.tunnel import Tunnel
@@ -147,11 +147,14 @@ def document(found: Status, tunnels: tuple[Tunnel, ...]) -> str:
 
 def failure(label: str, tunnels: tuple[Tunnel, ...], error: RvstateError) -> str:
     """The document of `rvstate status --json` for an account that cannot be reached."""
+    # in which moment it was lost makes no difference here
+    unreachable = isinstance(error, UnreachableError)
+    reason = UnreachableError.__name__ if unreachable else type(error).__name__
     return json.dumps(
         {
             "schema": 1,
             "command": "status",
-            "connection": {"ok": False, "account": label, "reason": type(error).__name__},
+            "connection": {"ok": False, "account": label, "reason": reason},
             "tunnels": [tunnel.document() for tunnel in tunnels],
             "error": {
                 "message": error.message,

@@ -19,7 +19,7 @@ from rvstate.state import write_private
 from rvstate.transport import Ssh
 from rvstate.transport.keys import own_key
 from rvstate.workflows import jobs
-from rvstate.workflows.execute import show, standard_input
+from rvstate.workflows.execute import show, standard_input, users_own
 from rvstate.workflows.session import Session
 
 _SYMBOLIC = Layout(SYMBOLIC)
@@ -105,7 +105,8 @@ def _script(session: Session, place: Place, mode: str, about: str) -> Script:
 def shell(session: Session, place: Place) -> int:
     """A shell in the job for the person at the terminal; its exit status."""
     term = os.environ.get("TERM", "dumb")
-    return session.transport.terminal(_script(session, place, "shell", term))
+    with users_own():
+        return session.transport.terminal(_script(session, place, "shell", term))
 
 
 def command(
@@ -121,7 +122,8 @@ def command(
             "There is no command to run.", "For example: rvstate ssh --run nvidia-smi"
         )
     source = standard_input() if sink is show else None
-    return session.transport.stream(_script(session, place, "line", text), source, sink)
+    with users_own():
+        return session.transport.stream(_script(session, place, "line", text), source, sink)
 
 
 def door(session: Session, place: Place) -> Door:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
-from rvstate.errors import ConfigError
+from rvstate.errors import ConfigError, CutError
 from rvstate.script import Script
 from rvstate.workflows.session import Session
 
@@ -30,9 +31,21 @@ def execute(session: Session, command: Sequence[str], *, terminal: bool = False)
         raise ConfigError("There is no command to run.", "For example: rvstate exec squeue --me")
     form = "string" if len(command) == 1 else "words"
     script = Script("execute", (form, *command))
-    if terminal:
-        return session.transport.terminal(script)
-    return session.transport.stream(script, standard_input(), show)
+    with users_own():
+        if terminal:
+            return session.transport.terminal(script)
+        return session.transport.stream(script, standard_input(), show)
+
+
+@contextlib.contextmanager
+def users_own() -> Iterator[None]:
+    """What runs in the block is the user's own: nobody here knows whether it may be repeated."""
+    try:
+        yield
+    except CutError as error:
+        raise CutError(
+            error.message, "What was started may still run there: look before you start it again."
+        ) from error
 
 
 def standard_input() -> int | None:

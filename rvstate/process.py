@@ -259,7 +259,7 @@ def _start_job(home: Path, record: dict[str, Any]) -> subprocess.Popen[bytes]:
             env=env,
             start_new_session=True,
         )
-    identity = asdict(Process(process.pid, _boot(), _start(process.pid)))
+    identity = asdict(identify(process.pid))
     _write(home / "process.json", identity | {"started": time.time()})
     return process
 
@@ -392,9 +392,14 @@ def output_of(words: Sequence[str], attended: bool) -> tuple[int, bytes]:
     return process.returncode, output
 
 
+def identify(pid: int) -> Process:
+    """A process that runs now, as it can be known later."""
+    return Process(pid, _boot(), _start(pid))
+
+
 def this_process() -> Process:
     """This process, as others can know it later."""
-    return Process(os.getpid(), _boot(), _start(os.getpid()))
+    return identify(os.getpid())
 
 
 def _boot() -> str:

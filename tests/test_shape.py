@@ -74,7 +74,7 @@ ASIDE = {
     "ahead": {"transport"},
     "config": {"config", "state"},
     "receiver": {"receiver"},
-    "tunnel": {"process", "state", "transport"},
+    "tunnel": {"tunnel", "process", "state", "transport"},
     "infra": {"infra", "config", "transport", "state"},
     "workflows": {"workflows"},
     "cli": {"cli", "views"},

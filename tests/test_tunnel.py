@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -15,8 +17,9 @@ import pytest
 from rvstate import tunnel
 from rvstate.cli.forward import _read
 from rvstate.errors import ConfigError, RefusedError, UnreachableError
+from rvstate.process import identify
 from rvstate.sitetools import listening
-from rvstate.tunnel import Tunnel
+from rvstate.tunnel import Tunnel, keeper
 
 # Stands for ssh: listens, notes that it started, and ends when it is told to by a file.
 FAKE = """
@@ -29,6 +32,7 @@ if fails == "at once" or (fails == "later" and starts > 1):
     sys.exit("rvstate: job 7 has ended; nothing can be reached in it\\nConnection closed")
 s = socket.socket(); s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
 s.bind(("127.0.0.1", port)); s.listen()
+print("rvstate-stands", flush=True)
 while not os.path.exists(folder + "/cut"):
     time.sleep(0.02)
 os.unlink(folder + "/cut")
@@ -77,12 +81,8 @@ def until(what: object) -> None:
 
 
 def gone(pid: int) -> bool:
-    """Whether a process has ended."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return True
-    return False
+    """Whether a process has ended, though nobody may have asked for its status yet."""
+    return not identify(pid).start
 
 
 def test_it_stands_is_listed_and_is_stopped_with_all_of_it(folder: Path, port: int) -> None:
@@ -93,7 +93,7 @@ def test_it_stands_is_listed_and_is_stopped_with_all_of_it(folder: Path, port: i
     assert tunnel.stop(folder, port)
     assert gone(starts(folder)[0])
     assert tunnel.tunnels(folder) == ()
-    assert list(folder.iterdir()) == []
+    assert not list(folder.glob("*.json"))
     assert (folder.parent / "after").exists()
     assert not tunnel.stop(folder, port)
 
@@ -110,7 +110,7 @@ def test_it_ends_with_its_job(folder: Path, port: int) -> None:
     """Our own script says so, whatever ssh says behind it; nothing is tried again."""
     begin(folder, port, "later")
     (folder.parent / "cut").touch()
-    until(lambda: not list(folder.iterdir()))
+    until(lambda: not list(folder.glob("*.json")))
     assert len(starts(folder)) == 2
     assert not (folder.parent / "after").exists()
 
@@ -119,7 +119,7 @@ def test_one_that_does_not_come_up_says_why_and_leaves_nothing(folder: Path, por
     """The first attempt is the user's to see."""
     with pytest.raises(UnreachableError, match="job 7 has ended"):
         begin(folder, port, "at once")
-    assert list(folder.iterdir()) == []
+    assert not list(folder.glob("*.json"))
     assert len(starts(folder)) == 1
 
 
@@ -135,6 +135,102 @@ def test_a_taken_port_is_refused_with_the_next_free_one(folder: Path, port: int)
     begin(folder, port)
     with pytest.raises(RefusedError, match="by the tunnel to n1:8888"):
         begin(folder, port)
+
+
+def test_a_port_that_was_taken_meanwhile_is_waited_for(folder: Path, port: int) -> None:
+    """A stranger on the port is no tunnel that stands, and the cluster is not asked for nothing."""
+    begin(folder, port)
+    with socket.socket() as stranger:
+        stranger.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        # ends the stand-in, and takes its port before it comes back
+        (folder.parent / "cut").touch()
+        until(lambda: bound(stranger, port))
+        until(lambda: "was taken meanwhile" in "".join(t.reason for t in tunnel.tunnels(folder)))
+        assert len(starts(folder)) == 1
+    until(lambda: len(starts(folder)) == 2)
+    until(lambda: [t.state for t in tunnel.tunnels(folder)] == ["up"])
+
+
+def bound(stranger: socket.socket, port: int) -> bool:
+    """Listen there, if it can be had."""
+    try:
+        stranger.bind((tunnel.HERE, port))
+    except OSError:
+        return False
+    stranger.listen()
+    return True
+
+
+def test_two_that_start_at_once_do_not_share_a_port(folder: Path, port: int) -> None:
+    """One stands, the other is refused and takes nothing from the first."""
+    program = (
+        "import sys; sys.path.insert(0, sys.argv[1]); from pathlib import Path\n"
+        "from tests.test_tunnel import begin\n"
+        "from rvstate.errors import RefusedError\n"
+        "try: begin(Path(sys.argv[2]), int(sys.argv[3]))\n"
+        "except RefusedError: sys.exit(3)"
+    )
+    root = str(Path(__file__).parent.parent)
+    argv = [sys.executable, "-c", program, root, str(folder), str(port)]
+    both = [subprocess.Popen(argv) for _ in range(2)]
+    assert sorted(process.wait(60) for process in both) == [0, 3]
+    assert [t.state for t in tunnel.tunnels(folder)] == ["up"]
+    assert len(starts(folder)) == 1
+
+
+@pytest.mark.parametrize("swept", [True, False])
+def test_what_a_killed_tunnel_leaves_is_ended(folder: Path, port: int, swept: bool) -> None:
+    """With kill -9 its ssh stays behind and holds the port; the next command, or stop, ends it."""
+    begin(folder, port)
+    record = tunnel.read(folder / f"{port}.json")
+    assert record is not None
+    os.kill(record["process"]["pid"], signal.SIGKILL)
+    until(lambda: tunnel.tunnels(folder) == ())
+    assert not tunnel.is_free(port)
+    if swept:
+        tunnel.sweep(folder)
+    else:
+        assert tunnel.stop_all(folder) == (port,)
+    assert tunnel.is_free(port)
+    assert gone(starts(folder)[0])
+    assert not list(folder.glob("*.json"))
+
+
+def test_nothing_of_another_boot_is_ended(folder: Path, port: int) -> None:
+    """After a reboot the numbers belong to strangers."""
+    begin(folder, port)
+    path = folder / f"{port}.json"
+    record = tunnel.read(path)
+    assert record is not None
+    other = folder.parent / "other"
+    other.mkdir()
+    for which in ("process", "child"):
+        record[which]["boot"] = "another"
+    (other / path.name).write_text(json.dumps(record))
+    tunnel.sweep(other)
+    assert list(other.iterdir()) == []
+    assert [t.state for t in tunnel.tunnels(folder)] == ["up"]
+    assert not gone(starts(folder)[0])
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        ("", "the connection ended"),
+        ("rvstate-stands\n", "the connection ended"),
+        (
+            "ssh: connect to host hpc port 22: Connection refused\r\n"
+            "kex_exchange_identification: Connection closed by remote host\n"
+            "Connection closed by UNKNOWN port 65535\n",
+            "ssh: connect to host hpc port 22: Connection refused",
+        ),
+        ("rvstate: job 7 has ended\nConnection closed by UNKNOWN port 65535\n", "job 7 has ended"),
+        ("Connection closed by UNKNOWN port 65535\n", "Connection closed by UNKNOWN port 65535"),
+    ],
+)
+def test_the_reason_is_the_cause(words: str, why: str) -> None:
+    """Not that something ended, but what ended it."""
+    assert keeper._why(words.split("\n")) == why
 
 
 def test_a_recycled_process_number_is_no_tunnel(folder: Path, port: int) -> None:

@@ -48,6 +48,7 @@ def forward(
     if sum((auto, jupyter, show, stop)) > 1:
         raise ConfigError("--auto, --jupyter, --list and --stop exclude each other.", "Give one.")
     folder = State(home()).tunnels
+    tunnel.sweep(folder)
     if show:
         return _list(tunnel.tunnels(folder), as_json)
     if stop:
@@ -56,9 +57,7 @@ def forward(
             raise ConfigError(
                 "--stop takes ports of this machine.", "See `rvstate forward --list`."
             )
-        ended = [
-            p for p in ports or [t.port for t in tunnel.tunnels(folder)] if tunnel.stop(folder, p)
-        ]
+        ended = [p for p in ports if tunnel.stop(folder, p)] if ports else tunnel.stop_all(folder)
         if as_json:
             click.echo(view.document("forward", stopped=ended))
         else:
@@ -82,6 +81,8 @@ def forward(
         what = f" {one.tunnel.what}" if one.tunnel.what else ""
         click.echo(f"{one.address} -> {one.tunnel.node}:{one.tunnel.remote}{what}")
         click.echo(f"  until the job ends, or: rvstate forward --stop {one.tunnel.port}")
+    if jupyter:
+        click.echo("  What you save lies in the run's snapshot, which prune now leaves alone.")
     return 0
 
 

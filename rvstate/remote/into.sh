@@ -13,9 +13,9 @@ into() {
         return
     fi
     # a controller that is down is no reason to give up for good
-    if state=$(squeue --noheader --states=all --jobs="$1" --format=%T 2>&1); then
+    if state=$(squeue --noheader --states=all --jobs="$1" --format='%T %N' 2>&1); then
         case $state in
-            *RUNNING* | *SUSPENDED*) ;;
+            *RUNNING* | *SUSPENDED*) on_node "$1" "$2" "${state##* }" || return 1 ;;
             *PENDING* | *CONFIGURING* | *REQUEUED*) say "job $1 does not run yet" || return 1 ;;
             *) say "job $1 has ended; nothing can be reached in it" || return 1 ;;
         esac
@@ -27,6 +27,13 @@ into() {
     # otherwise srun holds back what is no whole line
     exec srun --unbuffered --overlap --quiet --jobid="$1" --nodelist="$2" --nodes=1 --ntasks=1 \
         --export=NONE /bin/sh "$here/into.sh" here "$3" "$4"
+}
+
+# A job that was started again may be on other nodes; srun would not say so.
+on_node() {
+    names=$(scontrol show hostnames "$3") || return 0
+    if printf '%s\n' "$names" | grep -qxF -- "$2"; then return 0; fi
+    say "job $1 was started again and runs on $3 now; ask for it again"
 }
 
 serve() {

@@ -133,11 +133,7 @@ def door(session: Session, place: Place) -> Door:
         UnsupportedError: Jobs run on this machine.
         RvstateError: The run cannot be entered.
     """
-    if session.config.site.scheduler == "process":
-        raise UnsupportedError(
-            "Jobs of site local run on this machine, so there is nowhere to connect to.",
-            "Open what they serve directly, for example http://127.0.0.1:8888.",
-        )
+    check(session)
     folder = session.state.root / "ssh"
     key, public = own_key(folder)
     run = _SYMBOLIC.run(place.run.run_id)
@@ -175,6 +171,19 @@ def door(session: Session, place: Place) -> Door:
             ("ProxyCommand", way.replace("%", "%%")),
         ),
     )
+
+
+def check(session: Session) -> None:
+    """Refuse where jobs run on this machine.
+
+    Raises:
+        UnsupportedError: They do.
+    """
+    if session.config.site.scheduler == "process":
+        raise UnsupportedError(
+            "Jobs of site local run on this machine, so there is nowhere to connect to.",
+            "Open what they serve directly, for example http://127.0.0.1:8888.",
+        )
 
 
 def _escaped(path: Path) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rvstate import tunnel
 from rvstate.errors import ConfigError, ConvergeError, RvstateError
@@ -47,26 +47,34 @@ def forward(session: Session, place: Place, port: int, remote: int) -> Served:
 def found(session: Session, place: Place) -> tuple[Served, ...]:
     """Forward every service that is known by its port, each to the next free port here.
 
+    Returns:
+        Their tunnels, those that were there before among them.
+
     Raises:
         RvstateError: Nothing is known to listen there.
     """
     said = bytearray()
     status = enter.command(session, place, listening.COMMAND, said.extend)
-    ports = listening.parse(said.decode("utf-8", "replace")) if status == 0 else ()
-    have = {(t.job, t.remote) for t in tunnel.tunnels(session.state.tunnels)}
-    wanted = [p for p in ports if p in listening.KNOWN and (place.run.job, p) not in have]
+    if status != 0:
+        raise RvstateError(
+            f"{place.node} did not say what listens there.", "Name the port, or try again."
+        )
+    ports = listening.parse(said.decode("utf-8", "replace"))
+    wanted = [port for port in ports if port in listening.KNOWN]
     if not wanted:
         others = ", ".join(str(p) for p in ports[:10]) or "no port at all"
         raise RvstateError(
             f"No service that is known by its port waits to be forwarded on {place.node}.",
             f"Your programs listen there on: {others}. Name the port.",
         )
-    door = enter.door(session, place)
+    have = {port: _known(session, place, port) for port in wanted}
+    door = enter.door(session, place) if None in have.values() else None
     made = []
-    for remote in wanted:
-        port = _free(remote)
-        what = listening.KNOWN[remote]
-        made.append(_served(_start(session, place, door, port, remote, what)))
+    for remote, there in have.items():
+        if there is None:
+            assert door is not None
+            there = _start(session, place, door, _free(remote), remote, listening.KNOWN[remote])
+        made.append(_served(there))
     return tuple(made)
 
 
@@ -76,16 +84,16 @@ def jupyter(session: Session, place: Place, port: int | None) -> Served:
     Raises:
         RefusedError: The port of this machine is taken.
         ConvergeError: The server did not come up; its own words are in the message.
+        UnsupportedError: Jobs run on this machine.
     """
-    folder = session.state.tunnels
     if port is not None and not tunnel.is_free(port):
-        raise tunnel.taken(folder, port, port)
-    door = enter.door(session, place)
+        raise tunnel.taken(session.state.tunnels, port, port)
+    enter.check(session)
     run = Layout(SYMBOLIC).run(place.run.run_id)
-    fixed = (session.scratch, session.home, run, place.run.job or "")
-    words = ("start", *fixed, place.node, secrets.token_hex(24))
+    own = secrets.token_hex(24)
+    fixed = (session.scratch, session.home, run, place.run.job or "", own)
     try:
-        answer = session.transport.run(Script("jupyter", words))
+        answer = session.transport.run(Script("jupyter", ("start", *fixed, place.node)))
         if answer.status != 0:
             lines = [x.removeprefix("rvstate: ") for x in answer.errors.splitlines() if x.strip()]
             raise ConvergeError(
@@ -93,20 +101,23 @@ def jupyter(session: Session, place: Place, port: int | None) -> Served:
                 "`rvstate ssh` shows the environment that it would start in.",
             )
         server = json.loads(answer.first("server"))
-        step = answer.first("step").decode().strip()
         remote, token = int(server["port"]), str(server["token"])
+        # one that was there before may be on another node of the job
+        place = replace(place, node=answer.first("node").decode().strip())
         known = _known(session, place, remote)
         if known is not None and port is None:
             return Served(known, _with_token(known, token))
         after: tuple[str, ...] = ()
-        if isinstance(session.transport, Ssh) and step:
+        if isinstance(session.transport, Ssh) and answer.all("begun"):
+            step = answer.first("step").decode().strip()
             after = tuple(session.transport.guest(join(("scancel", step))))
         local = port if port is not None else _free(remote)
+        door = enter.door(session, place)
         made = _start(session, place, door, local, remote, "Jupyter", after)
     except BaseException:
         # whoever gave up waiting wants no server that nobody looks at
         with contextlib.suppress(RvstateError):
-            session.transport.run(Script("jupyter", ("stop", *fixed)))
+            session.transport.run(Script("jupyter", ("undo", *fixed)))
         raise
     return Served(made, _with_token(made, token))
 
@@ -148,7 +159,14 @@ def _start(
         what=what,
     )
     way = f"{tunnel.HERE}:{port}:localhost:{remote}"
-    argv = door.argv("-N", "-T", "-o", "ExitOnForwardFailure=yes", "-o", "BatchMode=yes", "-L", way)
+    settings = (
+        "ExitOnForwardFailure=yes",
+        "BatchMode=yes",
+        # run once ssh listens: that somebody listens on the port would not say that it is ssh
+        "PermitLocalCommand=yes",
+        f"LocalCommand=echo {tunnel.STANDS}",
+    )
+    argv = door.argv("-N", "-T", *(word for text in settings for word in ("-o", text)), "-L", way)
     name = session.transport.slot_name if isinstance(session.transport, Ssh) else "local"
     slot = (name, LASTING_SESSIONS, session.label)
     return tunnel.start(session.state.tunnels, new, argv, slot, after)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from rvstate.model.job import JobSpec
+from rvstate import sweep
+from rvstate.model.job import Array, JobSpec
 from rvstate.model.site import Site
 from rvstate.paths import RemotePath
 from rvstate.shell import assignment, quote
@@ -38,8 +39,12 @@ def render(spec: JobSpec) -> str:
         *_comment(f"rvstate run {spec.run_id}: {spec.note}".rstrip(": ")),
         f"# shellcheck source=/dev/null disable={_LITERAL}",
         f". {quote(spec.library / 'job.sh')} || exit 1",
-        f"rv_begin {_words((spec.rv, spec.run_directory, spec.options.name))}",
+        f"rv_begin {_words((spec.rv, spec.run_directory, spec.options.name))}"
+        # what a part of a long array adds to the index
+        + (' "${1:-0}"' if spec.array else ""),
     ]
+    if spec.array:
+        parts += _array(spec.array)
     if spec.announce:
         parts.append(f"rv_announce {quote(spec.library)}")
     gpus = spec.options.gpus[1] if spec.options.gpus else 1
@@ -69,8 +74,24 @@ def render(spec: JobSpec) -> str:
         parts.append("rv_extensions")
     if spec.keep:
         parts.append(f"rv_keep {_words(spec.keep)}")
-    parts.append(f"{_LAST[spec.start]} {_words(spec.command)}")
+    parts.append(f"{_LAST[spec.start]} {_command(spec)}")
     return "\n".join(parts) + "\n"
+
+
+def _array(array: Array) -> list[str]:
+    known = zip(array.sweep, sweep.strides(array), strict=True)
+    steps = [
+        f"rv_sweep {_words((name, sweep.variable(name), str(stride), *values))}"
+        for (name, values), stride in known
+    ]
+    return [*steps, f"rv_array {len(array.indices)}"]
+
+
+def _command(spec: JobSpec) -> str:
+    found = spec.array
+    if found is None:
+        return _words(spec.command)
+    return " ".join(sweep.word(word, found) for word in spec.command)
 
 
 def render_after(

@@ -40,7 +40,7 @@ def dependency(record: RunRecord, when: str) -> Dependency:
             f"Nobody knows whether {record.name} ({record.job}) has ended, and how.",
             "Look with `rvstate ps -a`, or leave out --after.",
         )
-    found = Dependency(record.run_id, record.name, record.job, when)
+    found = Dependency(record.run_id, record.name, ",".join(record.jobs) or record.job, when)
     if record.state in FINISHED and not found.met_by(record.state):
         raise RefusedError(
             f"{record.name} ({record.job}) is {record.state.value}, so a run that follows it only "

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from rvstate.errors import ConfigError, UnreachableError
 from rvstate.model.job import RunRecord
 from rvstate.script import Answer, Script
-from rvstate.slurm import sacct, squeue
+from rvstate.slurm import jobid, sacct, squeue
 from rvstate.slurm.states import JobState
 from rvstate.workflows import jobs
 from rvstate.workflows.jobs import Facts, Fold
@@ -63,13 +63,19 @@ def test_a_bar_that_moves_is_held_back_until_its_line_ends() -> None:
 
 def queue_row(state: JobState, **more: object) -> squeue.JobRow:
     values = dict.fromkeys(squeue.JobRow.__dataclass_fields__, None)
-    values |= {"job": 41, "state": state, "reason": "Priority", "nodes": ("n1",), "time_used": 5}
+    values |= {
+        "job": jobid.parse("41"),
+        "state": state,
+        "reason": "Priority",
+        "nodes": ("n1",),
+        "time_used": 5,
+    }
     return squeue.JobRow(**(values | more))  # type: ignore[arg-type]
 
 
 def past_row(state: JobState) -> sacct.AccountingRow:
     values = dict.fromkeys(sacct.AccountingRow.__dataclass_fields__, None)
-    values |= {"job": 41, "state": state, "nodes": (), "elapsed": 9}
+    values |= {"job": jobid.parse("41"), "state": state, "nodes": (), "elapsed": 9}
     return sacct.AccountingRow(**values)  # type: ignore[arg-type]
 
 

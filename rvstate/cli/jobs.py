@@ -22,20 +22,32 @@ _REMEMBERED = 65536
 
 
 @click.command()
+@click.argument("run", required=False)
 @click.option("-a", "--all", "everything", is_flag=True, help="Also runs that have ended.")
 @json_option
 @account_options
 def ps(
-    everything: bool, as_json: bool, cluster: str | None, site: str | None, host: str | None
+    run: str | None,
+    everything: bool,
+    as_json: bool,
+    cluster: str | None,
+    site: str | None,
+    host: str | None,
 ) -> int:
     """List your runs and their states.
 
-    Without -a: those that wait or run, and the newest few that have ended.
+    Without -a: those that wait or run, and the newest few that have ended. With RUN: the elements
+    of that array.
     """
     account = session(cluster, site, host)
     records = workflow.runs(account)
+    one = workflow.find(records, run) if run else None
     if as_json:
-        click.echo(view.ps_document(records))
+        click.echo(view.ps_document((one,) if one else records))
+    elif one and one.elements:
+        view.show_elements(one)
+    elif one:
+        view.show_runs((one,), everything=True)
     else:
         view.show_runs(records, everything=everything)
     if any(record.untold for record in records):
@@ -75,7 +87,8 @@ def logs(
 ) -> int:
     """Show what a run has written.
 
-    RUN is a job id, a run id or a job's name; default: the newest run. With -f the exit code is
+    RUN is a job id, a run id or a job's name; default: the newest run; RUN_INDEX is one element of
+    an array. With -f the exit code is
     the program's own; 124 for a run that reached its time limit, 137 for one out of memory, 143
     for a cancelled one. Progress bars are shown as the line that they end with. The lines of
     several nodes are shown in the order in which they were written, behind [node0] and so on.
@@ -151,7 +164,8 @@ class Printer:
     def _lines(self, lines: list[tuple[str, bytes]]) -> None:
         for name, line in lines:
             text = line if self._raw else workflow.last_drawn(line)
-            part = name.partition(".")[0] if name.startswith("node") else "batch"
+            part = name.partition(".")[0]
+            part = part if part.startswith("node") or part.isdecimal() else "batch"
             shown = f"[{part}] ".encode() + text if self._prefix else text
             self._write(name.rpartition(".")[2], shown)
 
@@ -207,7 +221,8 @@ def stop(
 ) -> int:
     """End runs.
 
-    RUNS are exact job ids, run ids or names; a part of a number names nothing.
+    RUNS are exact job ids, run ids or names; a part of a number names nothing. RUN_INDEX is one
+    element of an array.
     """
     account = session(cluster, site, host)
     records = workflow.runs(account)

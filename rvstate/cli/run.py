@@ -72,10 +72,24 @@ _RESOURCES = (
 )
 
 
-_START = click.option(
-    "--start",
-    type=click.Choice(["once", "node", "rank"]),
-    help="On several nodes: one program in all, one a node, one a GPU.",
+_COMMAND = (
+    click.option(
+        "--start",
+        type=click.Choice(["once", "node", "rank"]),
+        help="On several nodes: one program in all, one a node, one a GPU.",
+    ),
+    click.option(
+        "--array",
+        metavar="LIST",
+        help="Several elements: 0-99, 1,3,5; 0-99%10 runs ten at once. RV_ARRAY_INDEX tells which.",
+    ),
+    click.option(
+        "--sweep",
+        multiple=True,
+        metavar="NAME=A,B",
+        help="An element for each value, given as --NAME or for {NAME}; repeated: for each "
+        "combination.",
+    ),
 )
 
 
@@ -88,7 +102,9 @@ def resource_options(function: _F) -> _F:
 
 def job_options(function: _F) -> _F:
     """What a job asks for that runs a command."""
-    return resource_options(_START(function))
+    for option in reversed(_COMMAND):
+        function = option(function)
+    return resource_options(function)
 
 
 @click.command(context_settings={"allow_interspersed_args": False})
@@ -187,16 +203,23 @@ def render(
 @click.command()
 @click.argument("run", metavar="RUN")
 @click.option("-f", "--follow", is_flag=True, help="Show the log until the job has ended.")
+@click.option("--failed", is_flag=True, help="Only the elements that ended without success.")
 @json_option
 @account_options
 def rerun(
-    run: str, follow: bool, as_json: bool, cluster: str | None, site: str | None, host: str | None
+    run: str,
+    follow: bool,
+    failed: bool,
+    as_json: bool,
+    cluster: str | None,
+    site: str | None,
+    host: str | None,
 ) -> int:
     """Submit a run again: the same code, command, options and environment.
 
-    RUN is a job id, a run id or a name (its newest run), from whichever machine it was sent. The
-    code is taken from this machine where it lies unchanged or as a commit, else from the run's
-    snapshot on the cluster, which is checked first.
+    RUN is a job id, a run id or a name (its newest run), from whichever machine it was sent;
+    RUN_INDEX is one element of an array. The code is taken from this machine where it lies
+    unchanged or as a commit, else from the run's snapshot on the cluster, which is checked first.
     """
     here = Path.cwd()
     account = session(cluster, site, host, project=project_root(here))
@@ -208,7 +231,8 @@ def rerun(
     if not as_json:
         view.show_where(account.config)
     wait = "log" if follow else ""
-    return _finish(account, workflow.rerun(account, run, here, tell), tell, wait, as_json)
+    done = workflow.rerun(account, run, here, tell, failed=failed)
+    return _finish(account, done, tell, wait, as_json)
 
 
 def order_of(
@@ -249,6 +273,8 @@ def order_of(
         require=options["require"] or "",
         start=options.get("start"),
         after=options["after"],
+        array=options.get("array") or "",
+        sweep=options.get("sweep") or (),
     )
 
 
@@ -300,15 +326,18 @@ def _await_end(
     from rvstate.cli.jobs import Printer, follow_to_end
     from rvstate.workflows import jobs
 
-    record = RunRecord(
-        run_id=submitted.prepared.run_id,
-        job=submitted.job,
-        name=submitted.prepared.spec.options.name,
-        state=JobState.UNKNOWN,
-        log=submitted.log,
-        error_log=submitted.error_log,
-        parts=log_parts(submitted.prepared.spec),
-    )
+    if submitted.prepared.spec.array is not None:
+        record = jobs.find(jobs.runs(account), submitted.prepared.run_id)
+    else:
+        record = RunRecord(
+            run_id=submitted.prepared.run_id,
+            job=submitted.job,
+            name=submitted.prepared.spec.options.name,
+            state=JobState.UNKNOWN,
+            log=submitted.log,
+            error_log=submitted.error_log,
+            parts=log_parts(submitted.prepared.spec),
+        )
     printer = Printer(errors_only=as_json, merge=jobs.merge(record))
     logs = jobs.streams(record) if wait == "log" else ()
     ended = follow_to_end(account, record, logs, printer)

@@ -79,6 +79,8 @@ def read_site(text: str, name: str) -> Site:
         ("scheduling.after_job", site.scheduling.after_job, _MAY),
         ("scheduler", site.scheduler, ("slurm", "process")),
     )
+    if site.max_array_size is not None and site.max_array_size < 1:
+        raise ConfigError(f"max_array_size in {name} is {site.max_array_size}.", "Use 1 or more.")
     for key, value, allowed in rules:
         if value not in allowed:
             raise ConfigError(

@@ -21,7 +21,7 @@ class Dependency:
     Args:
         run_id: Its id.
         name: Its job's name.
-        job: Its job, as the scheduler numbers it.
+        job: Its job, as the scheduler numbers it; several of a long array with commas.
         when: One of `FOLLOWING`.
     """
 
@@ -33,11 +33,41 @@ class Dependency:
     @property
     def option(self) -> str:
         """As sbatch reads it."""
-        return f"{_SLURM[self.when]}:{self.job}"
+        return f"{_SLURM[self.when]}:{self.job.replace(',', ':')}"
 
     def met_by(self, state: JobState) -> bool:
         """Whether this end of it lets the other one start."""
         return self.when == "any" or (self.when == "ok") is (state is JobState.COMPLETED)
+
+
+@dataclass(frozen=True, slots=True)
+class Array:
+    """A run of several elements, each a job with the same code and environment.
+
+    Args:
+        indices: Of its elements, ascending.
+        at_once: How many may run at the same time, or None.
+        sweep: Parameters with their values, the last one counted fastest; empty for none.
+        parts: The jobs that it takes, where a site's arrays are shorter: what is added to the
+            index that Slurm counts with, and the value of `--array`.
+    """
+
+    indices: tuple[int, ...]
+    at_once: int | None
+    sweep: tuple[tuple[str, tuple[str, ...]], ...]
+    parts: tuple[tuple[int, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Element:
+    """One element of an array, as far as anybody knows it; fields as in `RunRecord`."""
+
+    index: int
+    job: str
+    state: JobState
+    exit_code: int | None = None
+    elapsed: int | None = None
+    nodes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +99,7 @@ class JobSpec:
         note: One line for the reader of the script.
         announce: Whether somebody is told about the job.
         after: Runs that it is to follow and that had not ended.
+        array: Its elements; None for one job.
     """
 
     run_id: str
@@ -94,6 +125,7 @@ class JobSpec:
     note: str = ""
     announce: bool = False
     after: tuple[Dependency, ...] = ()
+    array: Array | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +153,10 @@ class RunRecord:
         untold: Whether somebody is still to be told how it ended.
         parts: How many nodes write logs of their own; 0 for a job of one node.
         after: Runs that it was to follow.
+        array: What elements it has; None for one job.
+        elements: What is known of each of them.
+        jobs: All of its jobs, where an array took several; else its only one.
+        index: Which element of an array this is; None for a whole run.
     """
 
     run_id: str
@@ -143,3 +179,7 @@ class RunRecord:
     untold: bool = False
     parts: int = 0
     after: tuple[Dependency, ...] = ()
+    array: Array | None = None
+    elements: tuple[Element, ...] = ()
+    jobs: tuple[str, ...] = ()
+    index: int | None = None

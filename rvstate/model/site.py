@@ -106,11 +106,12 @@ class SitePaths:
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """A site profile."""
+    """A site profile; `max_array_size` is Slurm's MaxArraySize, which no array's index reaches."""
 
     name: str
     title: str
     scheduler: str = "slurm"
+    max_array_size: int | None = None
     checked: str | None = None
     hostname: str | None = None
     compute_internet: bool | None = None

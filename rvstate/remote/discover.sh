@@ -44,8 +44,11 @@ main() {
 discover_slurm() {
     rv_section slurm
     soon sbatch --version
+    config=$(soon scontrol show config 2>/dev/null)
     rv_section cluster
-    soon scontrol show config 2>/dev/null | sed -n 's/^ClusterName[ ]*= *//p'
+    printf '%s\n' "$config" | sed -n 's/^ClusterName[ ]*= *//p'
+    rv_section arrays
+    printf '%s\n' "$config" | sed -n 's/^MaxArraySize[ ]*= *//p'
     rv_section accounts
     soon sacctmgr -nP show assoc where user="$rv_user" format=account 2>/dev/null
     rv_section default

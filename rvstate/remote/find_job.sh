@@ -19,7 +19,8 @@ main() {
         printf 'found %s\n' "$(cat "$run/job")"
         return 0
     fi
-    if ! [ -f "$run/intent" ]; then
+    # an array of several jobs is taken up part by part, when it is submitted again
+    if ! [ -f "$run/intent" ] || [ -e "$run/part.1" ]; then
         printf 'none\n'
         return 0
     fi

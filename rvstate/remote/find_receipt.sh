@@ -16,7 +16,11 @@ main() {
             */* | .*) ;;
             *) if [ -f "$4/receipt.json" ]; then printf '%s\n' "$4"; fi ;;
         esac
-        find . -path './*/*' -prune -name job -exec grep -l -x -F -e "$4" {} +
+        # an array may have several jobs, with commas
+        case $4 in
+            '' | *[!0-9]*) ;;
+            *) find . -path './*/*' -prune -name job -exec grep -l -E -e "(^|,)$4(,|\$)" {} + ;;
+        esac
         find . -path './*/*' -prune -name receipt.json -exec grep -l -F -e "$5" {} +
     } | sed -e 's,^\./,,' -e 's,/.*,,' | sort | tail -n 1)
     [ -n "$found" ] && [ -f "$found/receipt.json" ] || return 0

@@ -3,17 +3,22 @@
 # scheduler.  The batch script reads as a list of these steps, `rv_run COMMAND...` last.
 # shellcheck shell=bash
 
-# rv_begin RV RUN_DIR NAME: names and directories of this job.
+# rv_begin RV RUN_DIR NAME [OFFSET]: names and directories of this job.  OFFSET: in an array, what is
+# added to Slurm's index; each element has a directory of its own below RUN_DIR, as a run has.
 rv_begin() {
+    local number
     # sbatch --export=NONE keeps the submitting shell out; srun must not inherit that
     unset SLURM_EXPORT_ENV PYTHONHOME PYTHONPATH
     RV_JOB_ID=${SLURM_JOB_ID:-${RV_JOB_ID:-0}}
+    number=$RV_JOB_ID
     RV_RUN_DIR=$2
-    rv_claim
+    rv_run_dir=$2
     RV_OUTPUT_DIR=$1/outputs/$3-$RV_JOB_ID
     RV_CHECKPOINT_DIR=$1/checkpoints/$3
+    if [ $# -gt 3 ]; then rv_element "$@"; fi
+    rv_claim
     # below the ports that the kernel hands out by itself; torchrun reads the second name
-    MASTER_PORT=$((10000 + RV_JOB_ID % 20000))
+    MASTER_PORT=$((10000 + number % 20000))
     PET_MASTER_PORT=$MASTER_PORT
     OMP_NUM_THREADS=$(rv_threads)
     TOKENIZERS_PARALLELISM=false
@@ -32,11 +37,53 @@ rv_begin() {
     rv_log=$1/logs/$3-$RV_JOB_ID.err
 }
 
+# rv_element RV RUN_DIR NAME OFFSET: which element of the array this is, and where it lives.
+rv_element() {
+    if rv_visiting; then
+        # who enters knows the job only
+        RV_ARRAY_INDEX=$(cat "$2/elements/of-$RV_JOB_ID" 2>/dev/null)
+        RV_JOB_ID=$(cat "$2/elements/${RV_ARRAY_INDEX:--}/job" 2>/dev/null)
+    else
+        RV_ARRAY_INDEX=$((SLURM_ARRAY_TASK_ID + $4))
+        RV_JOB_ID=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID
+    fi
+    RV_RUN_DIR=$2/elements/$RV_ARRAY_INDEX
+    RV_OUTPUT_DIR=$1/outputs/$3-${RV_JOB_ID%_*}/$RV_ARRAY_INDEX
+    RV_CHECKPOINT_DIR=$1/checkpoints/$3/$RV_ARRAY_INDEX
+    export RV_ARRAY_INDEX
+    rv_visiting && return 0
+    (umask 077 && mkdir -p "$RV_RUN_DIR" "$2/ended") || rv_give_up "cannot make $RV_RUN_DIR"
+    printf '%s\n' "$RV_ARRAY_INDEX" >"$2/elements/of-$SLURM_JOB_ID"
+}
+
+# rv_sweep NAME VARIABLE STRIDE VALUE...: this element's value of a parameter; STRIDE elements in a
+# row have the same.
+rv_sweep() {
+    local name=$1 variable=$2 stride=$3
+    shift 3
+    shift $((RV_ARRAY_INDEX / stride % $#))
+    printf -v "$variable" '%s' "$1"
+    export "${variable?}"
+    rv_values="${rv_values:+$rv_values }$name=$1"
+}
+
+# rv_array SIZE: how many elements there are.  Checkpoints of other parameters are not taken up.
+rv_array() {
+    local mark=$RV_CHECKPOINT_DIR/.rvstate-parameters
+    RV_ARRAY_SIZE=$1
+    export RV_ARRAY_SIZE
+    if rv_visiting || [ -z "${rv_values:-}" ]; then return 0; fi
+    if [ -s "$mark" ] && [ "$(cat "$mark")" != "$rv_values" ]; then
+        rv_give_up "$RV_CHECKPOINT_DIR has checkpoints of $(cat "$mark"), and this is $rv_values; submit with another --name"
+    fi
+    printf '%s\n' "$rv_values" >"$mark"
+}
+
 # rv_announce LIBRARY: tell that the job has started; nothing waits for that, nor fails by it.
 rv_announce() {
     rv_visiting && return 0
     # shellcheck source=/dev/null # what stands beside this file
-    (. "$1/lib.sh" && . "$1/notify.sh" && main started "$RV_RUN_DIR") </dev/null >/dev/null 2>&1 || :
+    (. "$1/lib.sh" && . "$1/notify.sh" && main started "$rv_run_dir") </dev/null >/dev/null 2>&1 || :
 }
 
 # rv_claim: of two jobs that one run may have become only one goes on, and the run knows its job
@@ -44,7 +91,7 @@ rv_announce() {
 rv_claim() {
     local owner turn own=$RV_RUN_DIR/.claim-$RV_JOB_ID
     rv_visiting && return 0
-    if [ -e "$RV_RUN_DIR/cancelled" ]; then
+    if [ -e "$rv_run_dir/cancelled" ]; then
         printf 'rvstate: this run was cancelled; nothing was run\n' >&2
         exit 1
     fi
@@ -68,6 +115,11 @@ rv_claim() {
     fi
     # a requeued job has not ended yet, whatever its first attempt came to
     rm -f "$RV_RUN_DIR/exit"
+    if [ "$RV_RUN_DIR" != "$rv_run_dir" ]; then
+        rm -f "$rv_run_dir/ended/$RV_ARRAY_INDEX"-*
+        # who has not begun and waits no more was cancelled, and Slurm keeps no word of that
+        : >"$rv_run_dir/ended/$RV_ARRAY_INDEX-begun"
+    fi
     if ! [ -s "$RV_RUN_DIR/job" ]; then
         printf '%s\n' "$RV_JOB_ID" >"$RV_RUN_DIR/.job" && mv "$RV_RUN_DIR/.job" "$RV_RUN_DIR/job"
     fi
@@ -98,6 +150,8 @@ rv_record() {
     rv_visiting && return 0
     printf '%s %s\n' "$1" "$(date +%s)" >"$RV_RUN_DIR/.exit" &&
         mv "$RV_RUN_DIR/.exit" "$RV_RUN_DIR/exit"
+    # the names alone tell of a thousand elements, without opening a file
+    if [ "$RV_RUN_DIR" != "$rv_run_dir" ]; then : >"$rv_run_dir/ended/$RV_ARRAY_INDEX-$1"; fi
 }
 
 # rv_modules NAME...: load environment modules, all or none.
@@ -262,9 +316,9 @@ rv_directory() {
     export RV_SNAPSHOT
     if [ -n "$3" ]; then
         PYTHONPATH=$1/$3
-        if [ -d "$RV_RUN_DIR/package" ]; then
-            PYTHONPATH=$PYTHONPATH:$RV_RUN_DIR/package
-            PATH=$RV_RUN_DIR/package/bin:$PATH
+        if [ -d "$rv_run_dir/package" ]; then
+            PYTHONPATH=$PYTHONPATH:$rv_run_dir/package
+            PATH=$rv_run_dir/package/bin:$PATH
         fi
         export PYTHONPATH PATH
     fi

@@ -27,10 +27,23 @@ main() {
     rv_section records
     # one process for all the small files; /dev/null keeps the names in front
     if [ $# -gt 0 ]; then (cd "$runs" && grep -s '' "$@" /dev/null); fi
+    # shellcheck disable=SC2012
+    for run in $(ls -1r "$runs" 2>/dev/null | head -n "$limit"); do
+        if [ -d "$runs/$run/ended" ]; then ended "$run"; fi
+    done
     [ -n "$queue" ] || return 0
     rv_section queue
     eval "$queue" || rv_section queue-failed
     rv_section accounting
     # accounting may be absent at a site: then it says nothing
     if [ -n "$ids" ]; then eval "$accounting --jobs=${ids#,}" 2>/dev/null || :; fi
+}
+
+# ended RUN: which elements of an array have ended, and their exit codes, from names alone.
+ended() {
+    printf '%s/ended:' "$1"
+    (cd "$runs/$1/ended" && for mark in *-*; do
+        if [ -e "$mark" ]; then printf '%s ' "$mark"; fi
+    done)
+    printf '\n'
 }

@@ -42,7 +42,8 @@ started() {
     event=STARTED
     restart=${SLURM_RESTART_COUNT:-0}
     if [ "$restart" != 0 ]; then event=RESUBMITTED; fi
-    job=$RV_JOB_ID
+    # of an array only the first element tells that it has started
+    job=${RV_JOB_ID%_*}
     name=$job.$restart.start
     keep "$name" "$event" RUNNING '' && mv "$name.new" "$name.job" || return 0
     # the job goes on at once; should it end before, whoever tells of its end finds .job
@@ -123,17 +124,29 @@ all() {
 # ask_slurm: set state to the job's; the controller forgets after minutes, accounting lags.
 ask_slurm() {
     for pause in 1 2 5 10 0; do
-        state=$(scontrol show job "$job" 2>/dev/null | sed -n 's/^ *JobState=\([A-Z_]*\).*/\1/p' | head -n 1)
+        # of several jobs of an array each
+        state=$(printf '%s\n' "$job" | tr , '\n' | while read -r one; do
+            scontrol show job "$one" 2>/dev/null </dev/null
+        done | sed -n 's/^ *JobState=\([A-Z_]*\).*/\1/p' | worst)
         if [ -z "$state" ]; then
-            state=$(sacct --allocations --noheader --parsable2 --jobs="$job" --format=State 2>/dev/null |
-                sed -n 's/^\([A-Z_]*\).*/\1/p' | tail -n 1)
+            state=$(sacct --allocations --noheader --parsable2 --jobs="$job" --format=State 2>/dev/null | worst)
         fi
         case $state in
-            '' | RUNNING | COMPLETING | PENDING) sleep "$pause" ;;
+            '' | RUNNING | COMPLETING | PENDING | CONFIGURING | SUSPENDED | REQUEUED) sleep "$pause" ;;
             *) return 0 ;;
         esac
     done
     state=''
+}
+
+# worst: of the states of all elements of an array one that has not ended, else one that failed.
+worst() {
+    sed -n 's/^\([A-Z_]*\).*/\1/p' | sort -u | awk '
+        /^(RUNNING|COMPLETING|PENDING|CONFIGURING|SUSPENDED|REQUEUED)$/ { going = $0 }
+        /^(CANCELLED|PREEMPTED)$/ { ended = $0; next }
+        !/^COMPLETED$/ { failed = $0 }
+        { some = $0 }
+        END { print (going != "" ? going : failed != "" ? failed : ended != "" ? ended : some) }'
 }
 
 # how: set event from state, and code from the job's own record; 1 where it has not ended.

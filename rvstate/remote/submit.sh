@@ -1,11 +1,12 @@
 #!/bin/sh
 # Take the snapshot, keep the run's files, submit.  Once begun it finishes, connection or not.
-#   main LOCK SECONDS ROOT STATE SNAPSHOT HOW KEEP_AFTER RUN_DIR SCRIPT RECEIPT QUEUE HISTORY SUBMITTER...
+#   main LOCK SECONDS ROOT STATE SNAPSHOT HOW KEEP_AFTER RUN_DIR SCRIPT RECEIPT QUEUE HISTORY PARTS SUBMITTER...
 # STATE: what ROOT/manifest must say, or - where no snapshot is to be taken.  HOW: copy, or link for a
 # large tree.  KEEP_AFTER: snapshots whose names tell an earlier date (YYYYmmdd-HHMMSS) may go.  SCRIPT and
 # RECEIPT are in the escapes of printf's %b.  QUEUE and HISTORY: command lines that list the user's
-# jobs, one a line, the id first and the run's id somewhere.  SUBMITTER: the words before the batch
-# script, `sbatch ...`.  The payload is empty, or a tar archive: writable, a list of paths (./PATH,
+# jobs, one a line, the id first and the run's id somewhere.  PARTS: empty, or for an array that takes
+# several jobs a line `OFFSET ARRAY` for each: the argument of the batch script, and --array.
+# SUBMITTER: the words before the batch script, `sbatch ...`.  The payload is empty, or a tar archive: writable, a list of paths (./PATH,
 # each ended by NUL) that get copies of their own, and package/..., kept with the run.
 # A run that was submitted already is only told its job id: asking again is safe.
 # Says `submitted JOB`, `found JOB` or `stale`; before it `twin JOB` for an active job of that name,
@@ -30,7 +31,8 @@ main() {
     receipt=$1
     queue=$2
     history=$3
-    shift 3
+    parts=$4
+    shift 4
     known && return 0
     (umask 077 && mkdir -p "$root" "$run") || return 1
     rv_lock "$lock" "$patience" || return 1
@@ -95,7 +97,7 @@ known() {
 }
 
 # An earlier attempt got as far as sbatch and was never heard of again: look for its job before
-# another is submitted; sets job, empty where there is none.
+# another is submitted; sets job, empty where there is none.  Parts are looked up one by one.
 recover() {
     job=''
     [ -f "$run/intent" ] || return 0
@@ -104,44 +106,88 @@ recover() {
         return 1
     # accounting may be absent at a site; the queue remembers some minutes by itself
     past=$(eval "$history" 2>/dev/null)
-    job=$(printf '%s\n%s\n' "$listed" "$past" | grep -F -e "${run##*/}" |
-        sed -n 's/^\([0-9][0-9]*\).*/\1/p' | tail -n 1)
+    [ -z "$parts" ] || return 0
+    look_up "${run##*/}"
     [ -n "$job" ] || return 0
     printf '%s\n' "$job" | rv_store "$run/job" 600
     printf 'found %s\n' "$job"
 }
 
+# look_up TOKEN: the job that has it, in what recover has read; TOKEN.1 is not TOKEN.10.
+look_up() {
+    job=$(printf '%s\n%s\n' "${listed:-}" "${past:-}" | grep -E -e "$(printf '%s' "$1" | sed 's/\./\\./g')([^0-9]|\$)" |
+        sed -n 's/^\([0-9][0-9]*\).*/\1/p' | tail -n 1)
+}
+
 submit() {
     if [ -e "$run/cancelled" ]; then rv_fail "this run was cancelled" || return 1; fi
-    date +%s | rv_store "$run/intent" 600 || return 1
-    answer=$(clean_submit "$@" 2>"$run/submit.err")
-    status=$?
-    # --parsable says ID or ID;CLUSTER, after whatever the site's plugins say
-    job=$(printf '%s\n' "$answer" | sed -n 's/^\([0-9][0-9]*\)\(;.*\)*$/\1/p' | tail -n 1)
-    if [ "$status" -ne 0 ] || [ -z "$job" ]; then
-        # a refusal is an answer; silence is not, and keeps the intent
-        if [ "$status" -ne 0 ] && ! grep -q -i -e 'timed out' -e 'communication' "$run/submit.err"; then
-            rm -f "$run/intent"
-        fi
-        cat "$run/submit.err" >&2
-        return 1
+    if [ -n "$parts" ]; then
+        submit_parts "$@" || return 1
+    else
+        date +%s | rv_store "$run/intent" 600 || return 1
+        ask_sbatch "$@" "$run/job.sh" || return 1
     fi
     printf '%s\n' "$job" | rv_store "$run/job" 600
     printf 'submitted %s\n' "$job"
     follow "$@"
 }
 
+# ask_sbatch WORDS...: sets job; 1 where there is none, with the scheduler's own words.
+ask_sbatch() {
+    answer=$(clean_sbatch "$@" </dev/null 2>"$run/submit.err")
+    status=$?
+    # --parsable says ID or ID;CLUSTER, after whatever the site's plugins say
+    job=$(printf '%s\n' "$answer" | sed -n 's/^\([0-9][0-9]*\)\(;.*\)*$/\1/p' | tail -n 1)
+    if [ "$status" -eq 0 ] && [ -n "$job" ]; then return 0; fi
+    # a refusal is an answer; silence is not, and keeps the intent
+    if [ "$status" -ne 0 ] && ! grep -q -i -e 'timed out' -e 'communication' "$run/submit.err"; then
+        rm -f "$run/intent"
+    fi
+    cat "$run/submit.err" >&2
+    return 1
+}
+
+# The jobs of a long array, each with a token of its own, RUN.1 and so on; job becomes all of them
+# with commas.  Where one is refused, those before it are ended: an array is submitted whole or not
+# at all.  With a bound on how many run at once they follow one another.
+submit_parts() {
+    jobs=''
+    number=0
+    # its own standard input is the payload's
+    while read -r offset array <&3; do
+        number=$((number + 1))
+        job=$(cat "$run/part.$number" 2>/dev/null)
+        if [ -z "$job" ] && [ -f "$run/intent" ]; then look_up "${run##*/}.$number"; fi
+        if [ -z "$job" ]; then
+            date +%s | rv_store "$run/intent" 600 || return 1
+            case $array in
+                *%*) before=${jobs:+--dependency=afterany:${jobs##*,}} ;;
+                *) before='' ;;
+            esac
+            if ! ask_sbatch "$@" --array="$array" --comment="rvstate:${run##*/}.$number" \
+                ${before:+"$before"} "$run/job.sh" "$offset"; then
+                if [ -n "$jobs" ] && ! [ -f "$run/intent" ]; then
+                    # shellcheck disable=SC2046 # their numbers
+                    scancel $(printf '%s' "$jobs" | tr , ' ') && rm -f "$run"/part.*
+                fi
+                return 1
+            fi
+        fi
+        printf '%s\n' "$job" | rv_store "$run/part.$number" 600 || return 1
+        jobs=${jobs:+$jobs,}$job
+    done 3<<EOT
+$parts
+EOT
+    job=$jobs
+}
+
 # The smallest job behind this one tells how it ended; without it the next `rvstate ps` does.  It
 # names no run, so that nobody who looks for this run's job finds it.
 follow() {
     if [ ! -f "$run/notify/after.sh" ] || [ "${1##*/}" != sbatch ]; then return 0; fi
-    after=$(clean_sbatch "$@" --dependency="afterany:$job" <"$run/notify/after.sh" 2>&1) ||
+    after=$(clean_sbatch "$@" --dependency="afterany:$(printf '%s' "$job" | tr , :)" <"$run/notify/after.sh" 2>&1) ||
         printf 'untold %s\n' "$(printf '%s' "$after" | tr '\n' ' ')"
     return 0
-}
-
-clean_submit() {
-    clean_sbatch "$@" "$run/job.sh" </dev/null
 }
 
 # Nothing of the submitting shell decides about the job.

@@ -61,6 +61,8 @@ COMMAND = (
     "env",
     *(word for name in _UNSET for word in ("-u", name)),
     "SLURM_TIME_FORMAT=%s",
+    # else long lists of array elements are cut
+    "SLURM_BITSTR_LEN=0",
     "squeue",
     "--noheader",
     "--Format=" + ",".join(f"{field}:{SEPARATOR}" for field in FIELDS),

@@ -7,10 +7,11 @@ from typing import Any
 
 import click
 
+from rvstate import elements, sweep
 from rvstate.config import Config
 from rvstate.diff import human_bytes
 from rvstate.hardware import Trouble
-from rvstate.model.job import RunRecord
+from rvstate.model.job import JobSpec, RunRecord
 from rvstate.slurm import duration
 from rvstate.slurm.states import FINISHED
 from rvstate.workflows.run.prepared import Prepared, Submitted, command_line
@@ -73,15 +74,18 @@ def show_submitted(submitted: Submitted) -> None:
     commit = (project.commit or "no commit")[:10] + ("*" if project.dirty else "")
     if not submitted.new:
         click.echo("This run was submitted already; here is its job.")
+    jobs = submitted.job.split(",")
+    array = prepared.spec.array
+    several = f"  {len(array.indices)} elements" if array else ""
     click.echo(
-        f"{click.style('✓', fg='green')} job {submitted.job}  {prepared.spec.options.name}  "
-        f"[{project.name} {project.branch or '-'}@{commit}]"
+        f"{click.style('✓', fg='green')} job {', '.join(jobs)}  {prepared.spec.options.name}  "
+        f"[{project.name} {project.branch or '-'}@{commit}]{several}"
     )
     click.echo(f"  snapshot {prepared.spec.snapshot}")
     if prepared.spec.environment:
         click.echo(f"  environment {prepared.spec.environment}")
     click.echo(f"  log {submitted.log}")
-    click.echo(f"  next: rvstate logs -f {submitted.job}")
+    click.echo(f"  next: rvstate {'ps' if array else 'logs -f'} {jobs[0]}")
 
 
 def show_runs(records: tuple[RunRecord, ...], *, everything: bool) -> None:
@@ -100,10 +104,33 @@ def show_runs(records: tuple[RunRecord, ...], *, everything: bool) -> None:
             r.state.value,
             "" if r.elapsed is None else duration.render(r.elapsed),
             f"{r.project} {r.branch or '-'}@{(r.commit or '-')[:7]}{'*' if r.dirty else ''}",
-            r.reason,
+            "; ".join(filter(None, (elements.counts(r.elements), r.reason))),
         )
         for r in shown
     ]
+    _table(rows)
+
+
+def show_elements(record: RunRecord) -> None:
+    """A table of the elements of one run."""
+    assert record.array is not None
+    click.echo(f"{record.name} ({', '.join(record.jobs)}): {elements.counts(record.elements)}")
+    rows = [("ELEMENT", "JOB", "STATE", "TIME", "EXIT", "")]
+    rows += [
+        (
+            f"{record.name}_{e.index}",
+            e.job,
+            e.state.value,
+            "" if e.elapsed is None else duration.render(e.elapsed),
+            "" if e.exit_code is None else str(e.exit_code),
+            " ".join(f"{name}={value}" for name, value in sweep.values(record.array, e.index)),
+        )
+        for e in record.elements
+    ]
+    _table(rows)
+
+
+def _table(rows: list[tuple[str, str, str, str, str, str]]) -> None:
     widths = [max(len(row[i]) for row in rows) for i in range(5)]
     for row in rows:
         cells = [cell.ljust(width) for cell, width in zip(row[:5], widths, strict=True)]
@@ -148,7 +175,8 @@ def run_document(submitted: Submitted, exit_code: int | None = None) -> str:
             "schema": 1,
             "command": "run",
             "run_id": prepared.run_id,
-            "job_id": submitted.job,
+            "job_id": submitted.job.partition(",")[0],
+            **_several(spec, submitted.job),
             "name": spec.options.name,
             "project": project.name,
             "branch": project.branch,
@@ -165,6 +193,13 @@ def run_document(submitted: Submitted, exit_code: int | None = None) -> str:
             **followed,
         }
     )
+
+
+def _several(spec: JobSpec, jobs: str) -> dict[str, Any]:
+    """The jobs and elements of an array."""
+    if spec.array is None:
+        return {}
+    return {"jobs": jobs.split(","), "elements": list(spec.array.indices)}
 
 
 def _shape(prepared: Prepared) -> dict[str, Any]:
@@ -206,6 +241,27 @@ def _run(record: RunRecord) -> dict[str, Any]:
         "log": record.log,
         "error_log": record.error_log,
         "command": list(record.command),
+        **_elements(record),
+    }
+
+
+def _elements(record: RunRecord) -> dict[str, Any]:
+    array = record.array
+    if array is None:
+        return {}
+    return {
+        "jobs": list(record.jobs),
+        "elements": [
+            {
+                "index": e.index,
+                "job_id": e.job,
+                "state": e.state.value,
+                "exit_code": e.exit_code,
+                "elapsed_seconds": e.elapsed,
+                "parameters": dict(sweep.values(array, e.index)),
+            }
+            for e in record.elements
+        ],
     }
 
 

@@ -59,6 +59,7 @@ class Discovery:
         groups: Directories of a group that we may write to.
         modules: Environment modules, where they were asked for.
         allocations: What the site's `allocations` says.
+        max_array_size: Slurm's MaxArraySize, which no array's index reaches; None where unknown.
     """
 
     user: str
@@ -77,6 +78,7 @@ class Discovery:
     groups: tuple[str, ...]
     modules: tuple[str, ...]
     allocations: str
+    max_array_size: int | None = None
 
     def place(self, path: str) -> Place | None:
         """What is at a path that was looked at."""
@@ -138,6 +140,7 @@ def read(answer: Answer) -> Discovery:
         groups=_lines(answer, "groups"),
         modules=_modules(answer),
         allocations=_text(answer, "allocations").strip(),
+        max_array_size=int(size) if (size := _one(answer, "arrays")).isdecimal() else None,
     )
 
 

@@ -10,11 +10,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from rvstate import following, hardware, holding, logmerge, process
+from rvstate import elements, following, hardware, holding, logmerge, process
 from rvstate.errors import ConfigError, RvstateError, UnreachableError
 from rvstate.hardware import Trouble
 from rvstate.holding import Held
-from rvstate.model.job import Dependency, RunRecord
+from rvstate.model.job import Dependency, Element, RunRecord
 from rvstate.model.layout import SYMBOLIC, Layout
 from rvstate.script import Answer, Script
 from rvstate.shell import join
@@ -33,6 +33,7 @@ _SILENCE = 600  # seconds without a word of controller or job
 # slurm_strerror(ESLURM_INVALID_JOB_ID): the job left the queue
 _NO_SUCH_JOB = "Invalid job id"
 _LAST_LINES = 50
+_MOST_LOGS = 64  # elements whose logs are shown together
 _READ_MOST = 4 << 20  # bytes; of each file, as remote/read_log.sh has it
 # paths before any look: the scripts put the real roots in
 _SYMBOLIC = Layout(SYMBOLIC)
@@ -48,6 +49,8 @@ class Facts:
     begun: bool = False
     untold: bool = False
     held: Held | None = None
+    marks: tuple[tuple[int, int | None], ...] = ()
+    """Of an array: elements that have begun, with their exit codes where they have ended."""
 
 
 def runs(session: Session) -> tuple[RunRecord, ...]:
@@ -75,7 +78,8 @@ def read_runs(session: Session, answer: Answer) -> tuple[RunRecord, ...]:
             found.append(_from_process(run_id, fact, local.get(job)))
         else:
             row = queue.get(job) or queue.get(f"rvstate:{run_id}")
-            found.append(_from_slurm(run_id, fact, row, accounting.get(job)))
+            one = _from_slurm(run_id, fact, row, accounting.get(job))
+            found.append(_with_elements(one, fact, queue, accounting) if one.array else one)
     records = tuple(found)
     return tuple(_with_reason(records, record) for record in records)
 
@@ -83,6 +87,34 @@ def read_runs(session: Session, answer: Answer) -> tuple[RunRecord, ...]:
 def _with_reason(records: tuple[RunRecord, ...], record: RunRecord) -> RunRecord:
     reason = following.waiting(records, record) if record.after else ""
     return replace(record, reason=reason) if reason else record
+
+
+def _with_elements(
+    run: RunRecord, fact: Facts, queue: dict[str, JobRow], past: dict[str, AccountingRow]
+) -> RunRecord:
+    """An array with what is known of its elements, and the state that they make."""
+    assert run.array is not None
+    jobs = run.jobs
+    if not jobs:
+        # nobody heard the answer: the queue knows the job by its token
+        token = re.compile(rf"rvstate:{run.run_id}(?:\.[0-9]+)?")
+        found = {row.job.base for row in queue.values() if token.fullmatch(row.comment)}
+        jobs = tuple(map(str, sorted(found)))
+    known = elements.elements(run.array, jobs, queue, past, dict(fact.marks))
+    waiting = [row for row in queue.values() if str(row.job.base) in jobs]
+    reasons = (row.reason for row in waiting if row.state is JobState.PENDING)
+    state = elements.whole(known)
+    return replace(
+        run,
+        job=jobs[0] if jobs else None,
+        jobs=jobs,
+        state=state,
+        reason=squeue.reason_in_words(next(reasons, "")) if state is JobState.PENDING else "",
+        elapsed=max((e.elapsed for e in known if e.elapsed is not None), default=None),
+        nodes=tuple(dict.fromkeys(n for e in known for n in e.nodes)),
+        elements=known,
+        exit_code=next((e.exit_code for e in known if e.state is state), None),
+    )
 
 
 def _is_local(session: Session) -> bool:
@@ -103,7 +135,7 @@ def _facts(text: str) -> dict[str, Facts]:
     for line in text.splitlines():
         path, _, value = line.partition(":")
         run_id, _, name = path.partition("/")
-        if name in ("job", "exit", "intent", "receipt.json", "notify/due", "hold/state"):
+        if name in ("job", "exit", "intent", "receipt.json", "notify/due", "hold/state", "ended"):
             raw.setdefault(run_id, {})[name] = value
     return {run_id: _fact(files) for run_id, files in raw.items()}
 
@@ -116,9 +148,13 @@ def _fact(files: dict[str, str]) -> Facts:
         # a scratch file system may lose or cut single files; the run is still listed
         receipt = {}
     code = int(status) if status.isdigit() else None
+    pairs = (mark.partition("-") for mark in files.get("ended", "").split())
+    # `begun` sorts behind any code, and says less
+    codes = sorted(((i, c) for i, _, c in pairs if i.isdigit()), reverse=True)
+    marks = tuple((int(i), int(c) if c.isdigit() else None) for i, c in codes)
     held = holding.read(files.get("hold/state", ""))
     begun, untold = "intent" in files, "notify/due" in files
-    return Facts(files.get("job") or None, code, receipt, begun, untold, held)
+    return Facts(files.get("job") or None, code, receipt, begun, untold, held, marks)
 
 
 def _queue(answer: Answer) -> dict[str, JobRow]:
@@ -149,10 +185,14 @@ def _base(run_id: str, fact: Facts) -> RunRecord:
     receipt = fact.receipt
     name = str(receipt.get("name", "?"))
     logs = receipt.get("logs", "")
-    log = f"{logs}/{name}-{fact.job}" if fact.job and logs else ""
+    # an array may have several
+    jobs = tuple(fact.job.split(",")) if fact.job else ()
+    log = f"{logs}/{name}-{jobs[0]}" if jobs and logs else ""
     return RunRecord(
         run_id=run_id,
-        job=fact.job,
+        job=jobs[0] if jobs else None,
+        jobs=jobs,
+        array=elements.from_receipt(receipt.get("array")),
         name=name,
         state=JobState.UNKNOWN,
         exit_code=fact.exit_status,
@@ -192,7 +232,7 @@ def _from_slurm(
     if row is not None:
         waits = row.state is JobState.PENDING
         reason = squeue.reason_in_words(row.reason) if waits else _held(fact, row.state)
-        known = base if base.job else _base(run_id, replace(fact, job=str(row.job)))
+        known = base if base.job else _base(run_id, replace(fact, job=str(row.job.base)))
         return replace(
             known,
             state=row.state,
@@ -222,6 +262,8 @@ def _held(fact: Facts, state: JobState) -> str:
 def find(records: tuple[RunRecord, ...], wanted: str | None) -> RunRecord:
     """The one run that `wanted` names: a job id, a run id, or a name (its newest run).
 
+    With `_INDEX` behind it, one element of an array, as a run of its own.
+
     Args:
         records: Newest first.
         wanted: None for the newest.
@@ -234,8 +276,11 @@ def find(records: tuple[RunRecord, ...], wanted: str | None) -> RunRecord:
     if wanted is None:
         return records[0]
     for record in records:
-        if wanted in (record.job, record.run_id, record.name):
+        if wanted in (record.job, record.run_id, record.name, *record.jobs):
             return record
+    element = elements.choose(records, wanted)
+    if element is not None:
+        return element
     known = ", ".join(dict.fromkeys(f"{r.job or r.run_id} ({r.name})" for r in records[:5]))
     raise ConfigError(f"No run is called {wanted!r}.", f"The newest are: {known}.")
 
@@ -323,6 +368,8 @@ def streams(
     if node is not None and node >= max(1, record.parts):
         has = f"nodes 0 to {record.parts - 1}" if record.parts > 1 else "node 0 only"
         raise ConfigError(f"There is no node {node}: this run has {has}.", "Leave out --node.")
+    if record.array is not None and record.index is None:
+        return tuple(f"{e.index}.{kind}" for e in _shown(record) for kind in kinds)
     if not record.parts:
         return kinds
     numbers = range(record.parts) if node is None else (node,)
@@ -330,14 +377,33 @@ def streams(
     return (*batch, *(f"node{n}.{kind}" for n in numbers for kind in kinds), logmerge.CLOCK)
 
 
+def _shown(record: RunRecord) -> tuple[Element, ...]:
+    """The elements whose logs are shown together.
+
+    Raises:
+        ConfigError: They are too many.
+    """
+    if record.parts or len(record.elements) > _MOST_LOGS:
+        raise ConfigError(
+            f"{record.name} ({record.job}) has {len(record.elements)} elements"
+            + (", each with logs of several nodes." if record.parts else "."),
+            f"Name one of them: `rvstate logs {record.job}_{record.elements[0].index}`.",
+        )
+    return record.elements
+
+
 def merge(record: RunRecord) -> logmerge.Merge | None:
     """What puts a run's logs in order; None where there is one pair of them."""
-    return logmerge.Merge(_READ_MOST) if record.parts else None
+    several = record.parts or (record.array is not None and record.index is None)
+    return logmerge.Merge(_READ_MOST) if several else None
 
 
 def _path(record: RunRecord, stream: str) -> str:
     if stream == logmerge.CLOCK:
         return stream
+    if record.elements:
+        index, _, kind = stream.partition(".")
+        return elements.log(record, next(e for e in record.elements if e.index == int(index)), kind)
     return f"{record.log.removesuffix('.out')}.{stream}"
 
 
@@ -364,10 +430,10 @@ def read(
     words = [w for s in streams for w in (_path(record, s), str(offsets.get(s, first[s])))]
     queue = past = ""
     if ask and not _is_local(session):
-        jobs = (record.job or "",)
+        jobs = record.jobs or (record.job or "",)
         queue = join(squeue.command(jobs=jobs, finished=True))
         past = join(sacct.command(jobs=jobs))
-    fixed = (session.scratch, session.home, queue, past, _SYMBOLIC.run(record.run_id))
+    fixed = (session.scratch, session.home, queue, past, run_directory(record))
     answer = session.transport.run(Script("read_log", (*fixed, *words)))
     pieces = []
     for header, text in answer.sections:
@@ -395,11 +461,28 @@ def _state(session: Session, record: RunRecord, answer: Answer) -> tuple[JobRow 
         job = local.get(record.job or "")
         return None, job.state if job is not None else JobState.UNKNOWN
     rows = squeue.parse(answer.first("queue").decode("utf-8", "replace").lstrip("\n"))
+    past = sacct.parse(answer.first("accounting").decode("utf-8", "replace"))
+    if record.elements:
+        return None, _array_state(rows, past)
     if rows:
         return rows[0], rows[0].state
-    past = sacct.parse(answer.first("accounting").decode("utf-8", "replace"))
     # accounting never hears the end of a job that the controller lost: it says RUNNING for ever
     return None, past[0].state if past and past[0].state in FINISHED else JobState.UNKNOWN
+
+
+def _array_state(rows: tuple[JobRow, ...], past: tuple[AccountingRow, ...]) -> JobState:
+    """Whether an array goes on; how its elements ended is for `ending` to find out."""
+    states = [row.state for row in rows] or [row.state for row in past]
+    active = next((state for state in states if state not in FINISHED), None)
+    if active is not None and rows:
+        return active
+    return JobState.COMPLETED if states and active is None else JobState.UNKNOWN
+
+
+def run_directory(record: RunRecord) -> str:
+    """The directory that a run or an element of one has on the account, before any look."""
+    base = _SYMBOLIC.run(record.run_id)
+    return base if record.index is None else base / "elements" / str(record.index)
 
 
 def follow(
@@ -522,7 +605,8 @@ def ending(session: Session, record: RunRecord, tell: Callable[[str], None]) -> 
     found = record
     for pause in settling():
         try:
-            found = find(runs(session), record.run_id)
+            name = record.run_id if record.index is None else f"{record.run_id}_{record.index}"
+            found = find(runs(session), name)
         except UnreachableError:
             # each question to a controller that is down takes seconds: the job's own record counts
             found = replace(record, exit_code=read(session, record, (), {}).exit_code)
@@ -533,7 +617,7 @@ def ending(session: Session, record: RunRecord, tell: Callable[[str], None]) -> 
     if found.state not in FINISHED and found.exit_code is not None:
         ended = JobState.COMPLETED if found.exit_code == 0 else JobState.FAILED
         found = replace(found, state=ended)
-    if found.state is JobState.FAILED and _ran_out_of_memory(session, found):
+    if found.state is JobState.FAILED and not found.elements and _ran_out_of_memory(session, found):
         found = replace(found, state=JobState.OUT_OF_MEMORY)
     return found
 
@@ -546,6 +630,9 @@ def _ran_out_of_memory(session: Session, record: RunRecord) -> bool:
 def hardware_trouble(session: Session, record: RunRecord) -> Trouble | None:
     """What the hardware did to a run that has ended, or None."""
     if record.state in (JobState.COMPLETED, JobState.CANCELLED) or not record.nodes:
+        return None
+    if record.elements:
+        # `rerun --failed` is the way there: the others are not to be run again
         return None
     wanted = streams(record, ("err",))
     found = read(session, record, wanted, {}, tail=_LAST_LINES)
@@ -601,7 +688,7 @@ def pull(
 
 def stop(session: Session, records: tuple[RunRecord, ...], tell: Callable[[str], None]) -> None:
     """End runs, waiting or running."""
-    jobs = [record.job for record in records if record.job]
+    jobs = [job for record in records for job in record.jobs or (record.job,) if job]
     tell(f"ending {', '.join(jobs)}")
     if _is_local(session):
         place = Path(session.scratch) / ".rv" / "process"

@@ -38,6 +38,8 @@ def draft(found: Discovery, name: str) -> tuple[str, dict[str, Any]]:
     }
     if "." in found.address:
         table["hostname"] = found.address
+    if found.max_array_size:
+        table["max_array_size"] = found.max_array_size
     scratch = _scratch(found)
     if scratch:
         table["paths"] = {"scratch": scratch}

@@ -42,6 +42,7 @@ def test_a_script_becomes_a_job_with_its_log(laptop: Laptop, app: Path) -> None:
     assert set(found) - {"said"} == {
         *("schema", "command", "run_id", "job_id", "name", "project", "branch", "commit", "dirty"),
         *("snapshot", "environment", "script", "log", "error_log", "submitted", "remote_commands"),
+        *("nodes", "gpus_per_node", "start"),
     }
     assert (found["name"], found["project"], found["branch"]) == ("rv-train", "app", "main")
     assert found["commit"] == git(app, "rev-parse", "HEAD").strip()
@@ -223,6 +224,27 @@ def test_presets_and_defaults_act(tmp_path: Path, app: Path) -> None:
 def test_gpus_are_refused_by_name(laptop: Laptop, app: Path) -> None:
     """This machine gives a job no GPU, so none is pretended."""
     assert "GPU" in laptop.run("run", "-g", "1", "true", cwd=app, status=3).stderr
+
+
+def test_a_run_follows_another_here_too(laptop: Laptop, app: Path) -> None:
+    """One that can never start is cancelled and explained; one that waits starts then."""
+    gate = app.parent / "gate"
+    held = f"while ! [ -e {gate} ]; do sleep 0.05; done; exit 3"
+    first = laptop.submit("--name", "first", held, cwd=app)
+    never = laptop.submit("--after", "first", "--name", "never", "true", cwd=app)
+    mend = laptop.submit("--after", f"{first['job_id']}:failed", "true", cwd=app)
+    gate.touch()
+    assert laptop.await_state(mend["run_id"], "COMPLETED", "FAILED", "CANCELLED") == "COMPLETED"
+    assert laptop.await_state(never["run_id"], "COMPLETED", "FAILED", "CANCELLED") == "CANCELLED"
+    assert "it never started: it was to follow first" in laptop.run("logs", "never").stderr
+
+
+@pytest.mark.parametrize("options", [("--array", "0-3"), ("--sweep", "lr=1,2")])
+def test_arrays_are_refused_by_name(laptop: Laptop, app: Path, options: tuple[str, ...]) -> None:
+    """One machine has no scheduler for them, and nothing is submitted."""
+    refused = laptop.run("run", *options, "train.py", cwd=app, status=3)
+    assert "no scheduler for arrays" in refused.stderr
+    assert laptop.document("ps")["runs"] == []
 
 
 @pytest.mark.parametrize("options", [("--nodes", "2"), ("--start", "rank"), ("--start", "once")])

@@ -329,3 +329,59 @@ def test_a_run_that_was_cancelled_never_starts(place: Path) -> None:
     assert "was cancelled; nothing was run" in done.stderr
     assert not (place / "ran").exists()
     assert not (place / "run/claim").exists()
+
+
+def element(place: Path, index: int, *more: str, **env: str) -> subprocess.CompletedProcess[str]:
+    """Run one element of a sweep, as task `index - 3` of array job 12."""
+    path = script(place, "env", *more)
+    text = path.read_text().replace(" rv-train\n", ' rv-train "${1:-0}"\n')
+    path.write_text(text)
+    known = {"SLURM_JOB_ID": str(50 + index), "SLURM_ARRAY_JOB_ID": "12"}
+    known |= {"SLURM_ARRAY_TASK_ID": str(index - 3)}
+    return subprocess.run(
+        ["bash", str(path), "3"],
+        capture_output=True,
+        text=True,
+        env={"PATH": os.environ["PATH"], "HOME": str(place), **known, **env},
+        stdin=subprocess.DEVNULL,
+        check=False,
+    )
+
+
+SWEEP = ("rv_sweep lr RV_SWEEP_LR 2 1e-3 'a b'", "rv_sweep seed RV_SWEEP_SEED 1 0 1", "rv_array 4")
+
+
+def test_each_element_has_values_and_directories_of_its_own(place: Path) -> None:
+    """Counted from the part's offset; the last parameter changes fastest."""
+    done = element(place, 3, *SWEEP)
+    found = dict(line.split("=", 1) for line in done.stdout.splitlines() if "=" in line)
+    assert (found["RV_SWEEP_LR"], found["RV_SWEEP_SEED"]) == ("a b", "1")
+    assert (found["RV_ARRAY_INDEX"], found["RV_ARRAY_SIZE"]) == ("3", "4")
+    assert found["RV_JOB_ID"] == "12_0"
+    assert found["RV_OUTPUT_DIR"] == str(place / "rv/outputs/rv-train-12/3")
+    assert found["RV_CHECKPOINT_DIR"] == str(place / "rv/checkpoints/rv-train/3")
+    assert (place / "run/elements/3/job").read_text() == "12_0\n"
+    assert (place / "run/elements/of-53").read_text() == "3\n"
+    assert sorted(os.listdir(place / "run/ended")) == ["3-0", "3-begun"]
+    assert not (place / "run/exit").exists()
+
+
+def test_one_element_is_run_once(place: Path) -> None:
+    """Of two jobs that one element may have become, one goes on; another element is no rival."""
+    assert element(place, 3, *SWEEP).returncode == 0
+    assert element(place, 4, *SWEEP).returncode == 0
+    again = element(place, 3, *SWEEP, SLURM_ARRAY_JOB_ID="13")
+    assert (again.returncode, "is job 12_0 already" in again.stderr) == (1, True)
+
+
+def test_checkpoints_of_other_parameters_are_not_taken_up(place: Path) -> None:
+    """A sweep that was changed under one name would go on from the wrong ones."""
+    assert element(place, 4, *SWEEP).returncode == 0
+    for name in ("claim", "job"):
+        (place / "run/elements/4" / name).unlink()
+    assert element(place, 4, *SWEEP).returncode == 0
+    for name in ("claim", "job"):
+        (place / "run/elements/4" / name).unlink()
+    other = element(place, 4, SWEEP[0].replace("1e-3", "1e-9"), *SWEEP[1:])
+    assert other.returncode == 1
+    assert "has checkpoints of lr=1e-3 seed=0, and this is lr=1e-9 seed=0" in other.stderr

@@ -9,7 +9,7 @@ from rvstate.model.project import Project, Tree
 from rvstate.script import Script
 from rvstate.shell import join, printf_b
 from tests import runkit
-from tests.runkit import ODD_NAMES, Ran, contents, push, run, write
+from tests.runkit import ODD_NAMES, Ran, age_locks, contents, push, run, write
 
 RUN = "20260102-030405-0a1b2c3d"
 SBATCH = """#!/bin/sh
@@ -52,6 +52,7 @@ class Place:
                 printf_b(b'{"run_id": "x"}'),
                 given["queue"] or join(("cat", str(self.fake / "queue"))),
                 ":",
+                given.get("parts", ""),
                 str(self.fake / "sbatch"),
                 "--parsable",
             ),
@@ -428,3 +429,60 @@ def test_killed_anywhere_with_a_job_behind_it_is_submitted_once(place: Place, wh
     assert len(place.queue()) == 1
     argv = place.fake / "after.argv"
     assert not argv.exists() or argv.read_text().count("--dependency") == 1
+
+
+PARTS = "0 0-2%2\n3 0-2%2\n6 0-1%2"
+ARRAYS = """#!/bin/sh
+# sbatch for the parts of an array: remembers option, token and argument of each
+folder=${0%/*}
+for word; do
+    case $word in
+        --array=*) array=${word#--array=} ;;
+        --comment=*) token=${word#--comment=} ;;
+        --dependency=*) before=${word#--dependency=} ;;
+    esac
+    last=$word
+done
+number=$(($(wc -l <"$folder/queue") + 41))
+if [ "$number" = "$(cat "$folder/refuse" 2>/dev/null)" ]; then echo "error: no more" >&2; exit 1; fi
+echo "$number PENDING $token $array $last ${before:--}" >>"$folder/queue"
+if [ "$number" = "$(cat "$folder/dies" 2>/dev/null)" ]; then kill -s KILL -- 0; fi
+echo "$number"
+"""
+
+
+def test_a_long_array_takes_several_jobs(place: Place) -> None:
+    """Each part has its own token and offset; those with a bound follow one another."""
+    write(place.fake, {"sbatch": ARRAYS}, executable=True)
+    assert place.submit(parts=PARTS).lines == ["submitted 41,42,43"]
+    assert place.queue() == [
+        f"41 PENDING rvstate:{RUN}.1 0-2%2 0 -",
+        f"42 PENDING rvstate:{RUN}.2 0-2%2 3 afterany:41",
+        f"43 PENDING rvstate:{RUN}.3 0-1%2 6 afterany:42",
+    ]
+    assert place.submit(parts=PARTS).lines == ["found 41,42,43"]
+
+
+def test_a_long_array_is_submitted_whole_or_not_at_all(place: Place) -> None:
+    """Where one part is refused those before it are ended, and the run can be tried again."""
+    ends = '#!/bin/sh\necho "$@" >"${0%/*}/ended"\n: >"${0%/*}/queue"\n'
+    write(place.fake, {"sbatch": ARRAYS, "scancel": ends}, executable=True)
+    write(place.fake, {"refuse": "43"})
+    path = {"PATH": f"{place.fake}:{os.environ['PATH']}"}
+    ran = run(place.script(parts=PARTS), env=path)
+    assert (ran.status, "no more" in ran.errors) == (1, True)
+    assert (place.fake / "ended").read_text() == "41 42\n"
+    (place.fake / "refuse").unlink()
+    assert run(place.script(parts=PARTS), env=path).lines == ["submitted 41,42,43"]
+
+
+@pytest.mark.parametrize("at", ["41", "42", "43"])
+def test_a_part_whose_answer_never_came_is_found_by_its_token(place: Place, at: str) -> None:
+    """Killed behind sbatch: the next attempt takes that job and submits the rest, none twice."""
+    write(place.fake, {"sbatch": ARRAYS}, executable=True)
+    write(place.fake, {"dies": at})
+    assert place.submit(parts=PARTS).status == runkit.KILLED
+    (place.fake / "dies").unlink()
+    age_locks(place.root)
+    assert place.submit(parts=PARTS).lines == ["submitted 41,42,43"]
+    assert [line.split()[2] for line in place.queue()] == [f"rvstate:{RUN}.{n}" for n in (1, 2, 3)]

@@ -5,16 +5,17 @@ from __future__ import annotations
 import posixpath
 from dataclasses import replace
 
-from rvstate import command, git, notification
+from rvstate import command, git, notification, sweep
 from rvstate import desired as desired_state
-from rvstate.errors import ConfigError
+from rvstate.errors import ConfigError, RefusedError
 from rvstate.holding import PATIENCE
 from rvstate.launch import Launch
 from rvstate.model.environment.package import Package, uses_paths
 from rvstate.model.environment.spec import EnvironmentSpec
-from rvstate.model.job import JobSpec
+from rvstate.model.job import Array, JobSpec
 from rvstate.model.layout import Layout, Workspace
 from rvstate.model.project import Project, Tree
+from rvstate.model.site import Site
 from rvstate.paths import RemotePath
 from rvstate.slurm import duration
 from rvstate.slurm.options import SbatchOptions, literal_path
@@ -59,7 +60,12 @@ def job_spec(
     """
     settings, site = session.config.settings, session.config.site
     name = order.name or command.job_name(order.words)
-    log = literal_path(layout.logs) + "/%x-%j"
+    words = _command(order, layout, run_id)
+    array = None
+    if order.array or order.sweep:
+        array = _array(order, site, package)
+        words = sweep.command(words, array)
+    log = literal_path(layout.logs) + ("/%x-%A_%a" if array else "/%x-%j")
     mail_type, mail_user = notification.mail_options(settings, site)
     options = replace(
         _for_launch(asked_for, launch),
@@ -72,6 +78,7 @@ def job_spec(
         open_mode="append",
         comment=f"rvstate:{run_id}",
         export="NONE",
+        array=array.parts[0][1] if array else "",
     )
     modules = (
         settings.modules.cuda or site.modules.cuda,
@@ -89,7 +96,7 @@ def job_spec(
         rv=layout.rv,
         run_directory=layout.run(run_id),
         library=desired_state.script_set(layout).path,
-        command=_command(order, layout, run_id),
+        command=words,
         variables=tuple(sorted(variables.items())),
         variables_file=layout.env_file,
         modules=tuple(m for m in modules if m),
@@ -101,6 +108,7 @@ def job_spec(
         read_only=_is_large(tree) and not order.writable and not order.code,
         extensions=package is not None and package.extensions,
         keep=order.keep,
+        array=array,
         announce=notification.by_webhook(settings),
         start=launch.start,
         ranks=launch.ranks,
@@ -114,6 +122,29 @@ def _command(order: Order, layout: Layout, run_id: str) -> tuple[str, ...]:
         return command.resolve(order.words)
     script = desired_state.script_set(layout).path / "hold.sh"
     return ("sh", script, layout.run(run_id), str(PATIENCE), order.held)
+
+
+def _array(order: Order, site: Site, package: Package | None) -> Array:
+    """The elements that were asked for.
+
+    Raises:
+        ConfigError: What was asked for means nothing.
+        RefusedError: This site or project has no arrays.
+    """
+    if site.scheduler == "process":
+        raise RefusedError(
+            "This machine has no scheduler for arrays (--array, --sweep).",
+            "Run it on a cluster: `rvstate init` connects to one.",
+        )
+    if package is not None and package.extensions:
+        raise RefusedError(
+            "Each job of this project compiles its extensions in its snapshot, and the elements "
+            "of an array share one.",
+            "Submit them one by one, or build a wheel and name it in requirements.txt.",
+        )
+    found = sweep.array(order.array, sweep.parse_sweep(order.sweep), site.max_array_size)
+    assert found is not None
+    return found
 
 
 def _for_launch(asked_for: SbatchOptions, launch: Launch) -> SbatchOptions:

@@ -32,6 +32,8 @@ class Order:
         held: Instead of a command the allocation is held for people: `end` when the last shell was
             left, or `keep` until its time is over; empty for a command.
         code: Whether the workspace itself is worked in, and not a snapshot.
+        array: Which elements, as `--array` names them; empty for one job, or all of a sweep.
+        sweep: Parameters, as `--sweep` names them.
     """
 
     words: tuple[str, ...]
@@ -47,6 +49,8 @@ class Order:
     after: tuple[str, ...] = ()
     held: str = ""
     code: bool = False
+    array: str = ""
+    sweep: tuple[str, ...] = ()
 
 
 def ordered(found: dict[str, Any], directory: Path, run_id: str = "") -> Order:
@@ -81,4 +85,6 @@ def ordered(found: dict[str, Any], directory: Path, run_id: str = "") -> Order:
         after=tuple(order.get("after", ())),
         held=str(order.get("held", "")),
         code=bool(order.get("code")),
+        array=str(order.get("array", "")),
+        sweep=tuple(order.get("sweep", ())),
     )

@@ -78,7 +78,10 @@ class Submitted:
 
 def log_path(prepared: Prepared, job: str, suffix: str) -> str:
     """The path of a job's log; its suffix is `out` or `err`."""
-    return prepared.layout.logs / f"{prepared.spec.options.name}-{job}.{suffix}"
+    # of an array one for each element
+    element = "_*" if prepared.spec.array else ""
+    first = job.partition(",")[0]
+    return prepared.layout.logs / f"{prepared.spec.options.name}-{first}{element}.{suffix}"
 
 
 def log_parts(spec: JobSpec) -> int:

@@ -6,6 +6,7 @@ import datetime
 from dataclasses import asdict, fields, replace
 from typing import Any
 
+from rvstate import elements
 from rvstate.errors import ConfigError
 from rvstate.model.environment.spec import EnvironmentSpec
 from rvstate.model.job import JobSpec
@@ -56,7 +57,10 @@ def receipt(session: Session, prepared: Prepared, job: str | None) -> dict[str, 
             "after": [f"{d.run_id}:{d.when}" for d in spec.after],
             "held": order.held,
             "code": order.code,
+            "array": order.array,
+            "sweep": list(order.sweep),
         },
+        "array": elements.to_receipt(spec.array),
         "after": [asdict(d) for d in spec.after],
         # what its script was rendered from, so that it can be made once more
         "spec": told(spec),
@@ -67,9 +71,12 @@ def receipt(session: Session, prepared: Prepared, job: str | None) -> dict[str, 
 
 
 def told(spec: JobSpec) -> dict[str, Any]:
-    """A job as `spec_in` reads it; which runs it follows is said by names of runs, in its order."""
+    """A job as `spec_in` reads it.
+
+    Which runs it follows is said by names of runs, in its order; its array beside it.
+    """
     options = _values(replace(spec.options, dependency=""))
-    return {**_values(replace(spec, after=())), "options": options}
+    return {**_values(replace(spec, after=(), array=None)), "options": options}
 
 
 def _values(value: JobSpec | SbatchOptions | EnvironmentSpec) -> dict[str, Any]:
@@ -89,7 +96,7 @@ def spec_in(found: dict[str, Any]) -> JobSpec:
         values = {key: _tuples(value) for key, value in dict(said).items()}  # type: ignore[arg-type]
         options = SbatchOptions(**{k: _tuples(v) for k, v in values.pop("options").items()})
         values |= {key: RemotePath(values[key]) for key in _PATHS if key in values}
-        return JobSpec(**values, options=options)
+        return JobSpec(**values, options=options, array=elements.from_receipt(found.get("array")))
     except (TypeError, KeyError, AttributeError) as error:
         raise ConfigError(
             f"The receipt of run {found.get('run_id')} does not say how its job was made: another "

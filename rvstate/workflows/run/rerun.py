@@ -41,20 +41,30 @@ from rvstate.workflows.session import Session
 _RUN_ID = 24
 
 
-def rerun(session: Session, called: str, here: Path, tell: Callable[[str], None]) -> Submitted:
+def rerun(
+    session: Session, called: str, here: Path, tell: Callable[[str], None], *, failed: bool = False
+) -> Submitted:
     """Submit a run again: the same code, command, options and environment.
 
     Args:
         session: Which account.
-        called: A job id, a run id, or a name; whichever machine it was sent from.
+        called: A job id, a run id, or a name; whichever machine it was sent from.  With `_INDEX`
+            behind it one element of an array.
         here: Where the user stands.
         tell: Told what is being done, in a few words.
+        failed: Only the elements that have ended without success.
 
     Raises:
         ConfigError: No run is called so.
-        RefusedError: Its code is neither here nor on the cluster any more.
+        RefusedError: Its code is neither here nor on the cluster any more, or nothing has failed.
     """
-    found = _receipt(session, called, tell)
+    keys = ("job_id", "run_id", "name")
+    if failed or (_array_of(called) and not _receipt_here(session, (called,), keys)):
+        from rvstate.workflows.run.some import some
+
+        found = some(session, called, tell, failed, lambda name: _receipt(session, name, tell))
+    else:
+        found = _receipt(session, called, tell)
     if (found.get("order") or {}).get("held"):
         raise RefusedError(
             f"Run {found.get('run_id')} was a shell, which has no command to run again.",
@@ -70,9 +80,18 @@ def rerun(session: Session, called: str, here: Path, tell: Callable[[str], None]
 
 def root_here(session: Session, called: str) -> Path | None:
     """Where the project of a run from this machine lies; None where that is not known."""
-    found = _receipt_here(session, (called,), ("job_id", "run_id", "name"))
+    keys = ("job_id", "run_id", "name")
+    found = _receipt_here(session, (called,), keys)
+    if found is None:
+        found = _receipt_here(session, (_array_of(called),), keys)
     root = Path(str(found.get("root"))) if found else None
     return root if root is not None and root.is_dir() else None
+
+
+def _array_of(called: str) -> str:
+    """The run of which `RUN_INDEX` may be an element; empty where it is none."""
+    base, _, number = called.rpartition("_")
+    return base if number.isdecimal() else ""
 
 
 def _receipt_here(
@@ -83,10 +102,16 @@ def _receipt_here(
             receipt
             for receipt in session.state.receipts()
             if receipt.get("cluster") == session.label
-            and any(receipt.get(key) in called for key in keys)
+            and any(value and value in called for key in keys for value in _called(receipt, key))
         ),
         None,
     )
+
+
+def _called(receipt: dict[str, Any], key: str) -> tuple[str, ...]:
+    said = str(receipt.get(key) or "")
+    # an array may have several jobs
+    return tuple(said.split(",")) if key == "job_id" else (said,)
 
 
 def _receipt(session: Session, called: str, tell: Callable[[str], None]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 from rvstate import batchscript, notification
 from rvstate.diff import human_bytes
+from rvstate.model.job import JobSpec
 from rvstate.model.layout import Layout
 from rvstate.model.project import Tree, difference
 from rvstate.script import Script
@@ -147,10 +148,17 @@ def submit_script(session: Session, prepared: Prepared) -> Script:
             printf_b(json.dumps(receipt(session, prepared, None)).encode()),
             queue,
             history,
+            _parts(spec),
             *words,
         ),
         _run_files(session, prepared),
     )
+
+
+def _parts(spec: JobSpec) -> str:
+    """The jobs of an array that one job cannot hold, a line each; empty where there is one job."""
+    parts = spec.array.parts if spec.array else ()
+    return "\n".join(f"{offset} {listed}" for offset, listed in parts) if len(parts) > 1 else ""
 
 
 def _run_files(session: Session, prepared: Prepared) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 import re
 import shlex
 from collections.abc import Callable, Iterator
@@ -15,8 +16,29 @@ _SHELLS = frozenset({"bash", "sh", "zsh", "dash"})
 # These run the program behind them.
 _BEFORE = frozenset({"exec", "env", "nohup", "time", "command", "then", "do", "else", "!", "{"})
 _MPI = frozenset({"mpirun", "mpiexec", "mpiexec.hydra", "orterun"})
+# Each starts the programs of its own node, told which node that is.
+EACH_NODE = frozenset({"torchrun", "accelerate", "deepspeed"})
+# Each starts programs on all nodes by itself.
+ALL_NODES = frozenset({"srun", "mpirun"})
+# The options that say how many programs there are, and words that mean one for each GPU.
+COUNTS = {
+    "torchrun": ("nproc_per_node",),
+    "accelerate": ("num_processes",),
+    "deepspeed": ("num_gpus", "num_accelerators"),
+    "srun": ("ntasks_per_node", "tasks_per_node", "ntasks"),
+    "mpirun": ("ntasks",),
+}
+ALL_GPUS = frozenset({"gpu", "auto"})
 # What separates commands of the shell; shlex gives runs of these letters as one word.
 _BETWEEN = frozenset(";&|()")
+# srun(1): options without a value, or whose value may be missing; all others have one.
+_SRUN_LETTERS = frozenset("EHIKOQVXZklsuv")
+_SRUN_FLAGS = re.compile(
+    "contiguous|disable-status|exact|exclusive|hold|immediate|interactive|kill-on-bad-exit|label|"
+    "multi-prog|no-allocate|no-kill|overcommit|overlap|oversubscribe|preserve-env|propagate|pty|"
+    "quiet|quit-on-interrupt|reboot|send-libs|spread-job|unbuffered|use-min-nodes|verbose"
+)
+_SRUN_COUNTS = {"n": "ntasks", "N": "nodes"}
 _MODULES = {
     "torch.distributed.run": "torchrun",
     "torch.distributed.launch": "torchrun",
@@ -38,15 +60,15 @@ class Launcher:
         name: `torchrun`, `accelerate`, `deepspeed`, `srun`, `mpirun`, `python`, or empty where
             nothing is known of the command; `accelerate -m` and `deepspeed -m` for their modules.
         options: Its own options, without dashes, `_` for `-`; empty text where one has no value.
-        script: The Python file that it starts, where it is named.
-        direct: Whether the command itself is the launcher, not a line of shell that has it.
-        beside: Other programs of the line that are Python.
+        script: The Python file that it starts, where it is named, from where the user stands.
+        inner: The launcher that an `srun` starts, or empty.
+        beside: The line's other programs that are known, by script or name.
     """
 
     name: str = ""
     options: tuple[tuple[str, str], ...] = ()
     script: str | None = None
-    direct: bool = False
+    inner: str = ""
     beside: tuple[str, ...] = ()
 
     def option(self, *names: str) -> str | None:
@@ -71,14 +93,14 @@ def find(words: tuple[str, ...], read: Reader) -> Launcher:
     known = [x for x in found if x.name]
     if not known:
         return Launcher()
-    best = _with_config(min(known, key=lambda x: _rank(x.name)), read)
-    beside = tuple(x.script or x.name for x in known if x.name == "python" != best.name)
-    return replace(best, direct=best.direct and len(found) == 1, beside=beside)
+    best = min(known, key=lambda x: _rank(x.name))
+    beside = tuple(x.script or x.name for x in known if x is not best)
+    return replace(best, beside=beside)
 
 
 def _with_config(found: Launcher, read: Reader) -> Launcher:
     """What accelerate's own file of the project says, in front of the options, which win."""
-    name = found.option("config_file") if found.name == "accelerate" else None
+    name = found.option("config_file")
     text = read(name) if name else None
     if text is None:
         return found
@@ -90,15 +112,31 @@ def _rank(name: str) -> int:
 
 
 def _of_text(text: str, read: Reader, depth: int) -> Iterator[Launcher]:
-    """The launchers of a line or a script of the shell."""
+    """The launchers of a line or a script of the shell, in the directories that it goes to."""
     command: list[str] = []
+    here, outer = "", list[str]()
     for word in (*_lexed(text), ";"):
-        if word and set(word) <= _BETWEEN:
-            if command:
-                yield from _of_words(tuple(command), read, depth)
-            command = []
-        else:
+        if not word or not set(word) <= _BETWEEN:
             command.append(word)
+            continue
+        if len(command) == 2 and command[0] == "cd":
+            here = posixpath.normpath(posixpath.join(here, command[1]))
+        elif command:
+            yield from _within(here, tuple(command), read, depth)
+        command = []
+        for letter in word:
+            # what is in parentheses leaves the directory as it was
+            if letter == "(":
+                outer.append(here)
+            elif letter == ")" and outer:
+                here = outer.pop()
+
+
+def _within(here: str, words: tuple[str, ...], read: Reader, depth: int) -> Iterator[Launcher]:
+    """The launchers of a command that runs in a directory below the one of the user."""
+    for found in _of_words(words, lambda name: read(posixpath.join(here, name)), depth):
+        script = posixpath.normpath(posixpath.join(here, found.script)) if found.script else None
+        yield replace(found, script=script)
 
 
 def _lexed(text: str) -> list[str]:
@@ -126,17 +164,17 @@ def _of_words(words: tuple[str, ...], read: Reader, depth: int) -> Iterator[Laun
     elif name == "torchrun":
         yield _with_options("torchrun", words[1:])
     elif name == "accelerate" and words[1:2] == ("launch",):
-        yield _with_options("accelerate", words[2:])
+        yield _with_config(_with_options("accelerate", words[2:]), read)
     elif name == "deepspeed":
         yield _with_options("deepspeed", words[1:])
     elif name == "srun":
-        yield Launcher("srun", direct=True)
+        yield _of_srun(words[1:], read, depth)
     elif name in _MPI:
-        yield Launcher("mpirun", direct=True)
+        yield _of_mpirun(words[1:])
     elif _PYTHON.fullmatch(name):
-        yield _of_python(words[1:])
+        yield _of_python(words[1:], read)
     elif name.endswith(".py"):
-        yield Launcher("python", script=words[0], direct=True)
+        yield Launcher("python", script=words[0])
     else:
         yield Launcher()
 
@@ -168,25 +206,59 @@ def _of_file(name: str, read: Reader, depth: int) -> Iterator[Launcher]:
     if text is None:
         yield Launcher()
         return
-    for found in _of_text(text, read, depth - 1):
-        yield replace(found, direct=False)
+    yield from _of_text(text, read, depth - 1)
 
 
-def _of_python(words: tuple[str, ...]) -> Launcher:
+def _of_srun(words: tuple[str, ...], read: Reader, depth: int) -> Launcher:
+    """How many programs an srun starts, and what they are."""
+    rest = list(words)
+    found: list[tuple[str, str]] = []
+    while rest and rest[0].startswith("-"):
+        word = rest.pop(0)
+        if word.startswith("--"):
+            key, has_value, value = word[2:].partition("=")
+            flag = bool(_SRUN_FLAGS.fullmatch(key))
+        else:
+            key, value = _SRUN_COUNTS.get(word[1:2], word[1:2]), word[2:].lstrip("=")
+            has_value, flag = value, word[1:2] in _SRUN_LETTERS
+        if not has_value and not flag and rest:
+            value = rest.pop(0)
+        found.append((key.replace("-", "_"), value))
+    inner = next(_of_words(tuple(rest), read, depth), Launcher())
+    return Launcher("srun", tuple(found), inner.script, inner.name)
+
+
+def _of_mpirun(words: tuple[str, ...]) -> Launcher:
+    """How many programs MPI is told to start: the first count, for more may be the program's."""
+    for at, word in enumerate(words):
+        if word in ("-n", "-np", "--np", "--n", "-c") and at + 1 < len(words):
+            return Launcher("mpirun", (("ntasks", words[at + 1]),))
+        if _PYTHON.fullmatch(word.rsplit("/", 1)[-1]):
+            break
+    return Launcher("mpirun")
+
+
+def _of_python(words: tuple[str, ...], read: Reader) -> Launcher:
     rest = list(words)
     while rest:
         word = rest.pop(0)
         if word == "-m" and rest:
             module = rest.pop(0)
             known = _MODULES.get(module)
-            return _with_options(known, tuple(rest)) if known else Launcher("python", direct=True)
+            if known:
+                return _with_options(known, tuple(rest))
+            path = module.replace(".", "/")
+            files = (f"{path}.py", f"{path}/__main__.py")
+            of_project = (root + file for root in ("", "src/") for file in files)
+            script = next((name for name in of_project if read(name) is not None), None)
+            return Launcher("python", script=script)
         if word in ("-X", "-W") and rest:
             rest.pop(0)
         elif not word.startswith("-"):
-            return Launcher("python", script=word, direct=True)
+            return Launcher("python", script=word)
         elif word == "-c":
             break
-    return Launcher("python", direct=True)
+    return Launcher("python")
 
 
 def _with_options(name: str, words: tuple[str, ...]) -> Launcher:
@@ -212,4 +284,4 @@ def _with_options(name: str, words: tuple[str, ...]) -> Launcher:
             value = after
             at += 1
         found.append((key.replace("-", "_"), value))
-    return Launcher(name, tuple(found), script, direct=True)
+    return Launcher(name, tuple(found), script)

@@ -21,6 +21,17 @@ class Shape:
     gpus: int = 0
     given: bool = False
 
+    @property
+    def words(self) -> str:
+        """`2 nodes of 4 GPUs`."""
+        gpus = f" of {count(self.gpus, 'GPU')}" if self.gpus else ""
+        return f"{count(self.nodes, 'node')}{gpus}"
+
+
+def count(number: int, what: str) -> str:
+    """`1 node`, `2 nodes`."""
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:

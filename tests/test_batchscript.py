@@ -157,6 +157,13 @@ def test_programs_that_share_one_node_share_its_threads() -> None:
         assert "rv_share" not in batchscript.render(same)
 
 
+def test_a_launcher_on_one_node_is_told_its_port_right_before_it_starts() -> None:
+    """Behind everything that puts another program of its name in front."""
+    steps = batchscript.render(replace(SMALL, fronted=True)).splitlines()
+    assert steps[-2] == "rv_launchers"
+    assert steps[-3].endswith("/launch.sh || exit 1")
+
+
 def test_no_secret_and_no_shell_variable_of_ours_is_left_open() -> None:
     """The script names the file of the user's variables and holds none of them."""
     text = batchscript.render(FULL)

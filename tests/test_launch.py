@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rvstate import launch, launcher
+from rvstate import launch, launchcheck, launcher
 from rvstate.errors import ConfigError, RefusedError, RvstateError
 from rvstate.launch import Launch
 from rvstate.shape import Limits, Shape, shape
@@ -158,7 +158,9 @@ def test_each_launcher_is_started_as_it_means_it(
 ) -> None:
     """Once a node, once a rank, or once in all, however it is written; the count is stated."""
     script = "#!/bin/bash\nset -e  # it's all\ntorchrun --nproc_per_node=4 train.py\n"
-    found = started(*words, files={"go.sh": script, "./go.sh": script})
+    names = ("go.sh", "./go.sh", "x/./go.sh")
+    of_x = {"x/train.py": RANKED, "package/train.py": RANKED}
+    found = started(*words, files={**dict.fromkeys(names, script), **of_x})
     assert (found.start, found.nodes, found.ranks) == (how, 2, ranks)
     assert "2 nodes of 4 GPUs" in found.notices[0]
 
@@ -182,7 +184,27 @@ def test_each_launcher_is_started_as_it_means_it(
         (("python", "plain.py"), "torchrun --nproc_per_node=4 plain.py"),
         (("make", "train"), "--start node"),
         (("bash", "elsewhere.sh"), "--start node"),
-        (("python", "chat.py"), "--nodes 2"),
+        (("python", "chat.py"), "--start rank"),
+        (("cd sub && X=1 python chat.py",), "GPUs of one node"),
+        (("python plain.py && python train.py",), "plain.py"),
+        (("python train.py && python plain.py",), "plain.py"),
+        (("python", "-m", "somebody.elses"), "--start rank"),
+        (("python", "-m", "package.plain"), "package/plain.py"),
+        (("python", "/scratch/me/train.py"), "--start rank"),
+        (("cd $X && python train.py",), "--start rank"),
+        (("torchrun", "--nproc_per_node=4", "--node_rank=0", "train.py"), "--node_rank out"),
+        (("torchrun", "--nproc_per_node=4", "--master-addr=localhost", "t.py"), "--master_addr"),
+        (("torchrun", "--nproc_per_node=4", "--rdzv-backend=c10d", "t.py"), "--rdzv_backend out"),
+        (
+            ("torchrun --nproc_per_node=4 --rdzv_backend c10d --rdzv_endpoint localhost:0 t.py",),
+            "--rdzv_endpoint",
+        ),
+        (("torchrun", "--nproc_per_node=cpu", "train.py"), "--nproc_per_node=4"),
+        (("accelerate", "launch", "--machine_rank", "0", "train.py"), "--machine_rank out"),
+        (("deepspeed", "--include=localhost:0", "train.py"), "Leave it out"),
+        (("srun", "torchrun", "--nproc_per_node=4", "train.py"), "Leave srun out"),
+        (("srun bash -c 'torchrun --nproc_per_node=4 train.py'",), "Leave srun out"),
+        (("srun", "--nodes=4", "-n", "16", "./mpi"), "--nodes 4"),
     ],
 )
 def test_what_would_start_the_wrong_number_is_refused(words: tuple[str, ...], says: str) -> None:
@@ -190,6 +212,8 @@ def test_what_would_start_the_wrong_number_is_refused(words: tuple[str, ...], sa
     files = {
         "plain.py": "print('hello')\n",
         "chat.py": "model = load(name, device_map='auto')\n",
+        "sub/chat.py": "from vllm import LLM\n",
+        "package/plain.py": "",
     }
     with pytest.raises((ConfigError, RefusedError)) as caught:
         started(*words, files=files)
@@ -220,15 +244,70 @@ def test_on_one_node_nothing_is_special() -> None:
     """Only the counts are checked: missing devices are refused, and idle ones told or refused."""
     one = Shape(1, 4)
     assert started("python", "plain.py", on=one).start == ""
-    assert started("torchrun", "--nproc_per_node=4", "train.py", on=one) == Launch(ranks=4)
+    assert started("torchrun", "--nproc_per_node=4", "train.py", on=one) == Launch(
+        ranks=4, notices=("1 node of 4 GPUs: torchrun is started once, and starts 4 programs",)
+    )
+    assert started("python", "plain.py", on=one).notices == (
+        "1 node of 4 GPUs: the command is started once",
+    )
     with pytest.raises(ConfigError, match="nproc_per_node 8"):
         started("torchrun", "--nproc_per_node=8", "train.py", on=one)
     with pytest.raises(ConfigError) as caught:
         started("torchrun", "--nproc_per_node=2", "train.py", on=one)
     assert "--nodes 2" in caught.value.remedy
     meant = started("torchrun", "--nproc_per_node=2", "train.py", on=Shape(1, 4, given=True))
-    assert "2 of them stay idle" in meant.notices[0]
+    assert "2 of them stay idle" in meant.notices[1]
     assert started("python", "train.py", on=one, start="rank").start == "rank"
+
+
+@pytest.mark.parametrize(
+    ("words", "ranks", "told"),
+    [
+        (("srun", "./mpi"), 4, "8 programs"),
+        (("srun", "-n", "8", "./mpi"), 4, "8 programs"),
+        (("srun", "-n6", "-N", "2", "./mpi", "-n", "9"), 3, "6 programs"),
+        (("srun", "-l", "--ntasks=3", "--cpu-bind", "none", "./mpi"), 2, "3 programs"),
+        (("srun", "--ntasks-per-node=1", "torchrun", "--nproc_per_node=4", "t.py"), 1, "2 pro"),
+        (("X=1", "srun", "--mpi=pmix", "-n", "16", "python", "t.py", "-n", "3"), 8, "16 programs"),
+        (("srun -n $N ./mpi",), 4, "what --ntasks says"),
+        (("mpirun", "-np", "12", "./mpi"), 6, "12 programs"),
+        (("mpirun", "python", "t.py", "-n", "3"), 4, "8 programs"),
+    ],
+)
+def test_what_starts_programs_on_all_nodes_is_given_room_for_them(
+    words: tuple[str, ...], ranks: int, told: str
+) -> None:
+    """As many on a node as the command says, and one for each GPU where it says nothing."""
+    found = started(*words)
+    assert (found.start, found.ranks) == ("once", ranks)
+    assert told in found.notices[0]
+    if "-N" not in words:
+        alone = started(*words, on=Shape(1, 4))
+        assert (alone.start, alone.nodes) == ("once", 1)
+
+
+def test_what_nobody_can_count_is_not_counted() -> None:
+    """A variable of the shell is the shell's to read; the words say so."""
+    found = started("torchrun --nproc_per_node=$GPUS train.py")
+    assert "starts what --nproc_per_node says" in found.notices[0]
+    assert "4 programs there, 8 in all" in started("torchrun --nproc_per_node=gpu t.py").notices[0]
+
+
+def test_a_program_may_leave_ranks_to_a_file_that_it_imports() -> None:
+    """Of the project, beside it, at the root or in src; no other file counts."""
+    for name in ("lib/ranks.py", "x/lib/ranks.py", "src/lib/ranks.py"):
+        files = {"x/go.py": "import os\nfrom lib.ranks import setup\n", name: RANKED}
+        assert started("cd x && python go.py", files=files).start == "rank"
+    with pytest.raises(RefusedError):
+        started("python", "x/go.py", files={"x/go.py": "import lib\n", "other.py": RANKED})
+
+
+def test_only_deepspeed_is_told_its_port_by_what_stands_in_front() -> None:
+    """On one node; the others read it from variables."""
+    one = Shape(1, 4)
+    assert started("deepspeed", "--num_gpus=4", "t.py", on=one).fronted
+    assert not started("torchrun", "--nproc_per_node=4", "t.py", on=one).fronted
+    assert not started("deepspeed", "--num_gpus=4", "t.py").fronted
 
 
 def test_a_user_who_says_how_is_believed() -> None:
@@ -257,7 +336,7 @@ def test_what_runs_beside_a_launcher_is_told() -> None:
 )
 def test_inference_is_recognised(text: str, inference: bool) -> None:
     """A model that is spread over GPUs and not trained."""
-    assert launch.is_inference(text) is inference
+    assert launchcheck.is_inference(text) is inference
 
 
 @given(st.text(max_size=80), st.text(max_size=80))

@@ -93,8 +93,9 @@ class JobSpec:
         extensions: Whether compiled extensions are built in the snapshot first.
         keep: Paths to copy to RV_OUTPUT_DIR at the end.
         command: The user's command as words.
-        start: How several nodes are started: `node`, `rank` or `once`; empty where there is one.
+        start: How the command is started: `node`, `rank` or `once`; empty where nothing is special.
         ranks: Programs that share a node, of a job that is started so.
+        fronted: Whether a launcher on one node is told what it reads from no variable.
         node_wait: Seconds that a node may go on after another has ended without an error.
         note: One line for the reader of the script.
         announce: Whether somebody is told about the job.
@@ -121,6 +122,7 @@ class JobSpec:
     keep: tuple[str, ...] = ()
     start: str = ""
     ranks: int = 1
+    fronted: bool = False
     node_wait: int = 1800
     note: str = ""
     announce: bool = False

@@ -79,13 +79,13 @@ rv_launch() {
 
 # rv_launch_once COMMAND...: start it here; it starts what it wants on the other nodes.
 rv_launch_once() {
-    rv_for_srun "$1"
+    rv_for_srun "$@"
     rv_await rv_program "$@"
     kill "$rv_clock_child" 2>/dev/null
     rv_end "$rv_status"
 }
 
-# rv_for_srun PROGRAM: what the user's own srun takes from its variables; ranks for its programs.
+# rv_for_srun COMMAND...: what the user's own srun takes from its variables; ranks for its programs.
 rv_for_srun() {
     SLURM_TASK_PROLOG=$RV_RUN_DIR/ranks.sh
     # shellcheck disable=SC2016 # for the tasks to expand
@@ -97,7 +97,8 @@ rv_for_srun() {
     export SLURM_TASK_PROLOG SLURM_KILL_BAD_EXIT SLURM_WAIT
     # since 22.05 srun does not take this from sbatch by itself
     [ -z "${SLURM_CPUS_PER_TASK:-}" ] || export SRUN_CPUS_PER_TASK="$SLURM_CPUS_PER_TASK"
-    [ "$1" = srun ] || return 0
+    while [ "$1" = env ] || [[ $1 == *=* ]]; do shift; done
+    [ "$1" = srun ] && [ "$RV_NODES" -gt 1 ] || return 0
     SLURM_OPEN_MODE=a
     SLURM_STDOUTMODE=${RV_LOG//%/%%}.node%n.out
     SLURM_STDERRMODE=${RV_LOG//%/%%}.node%n.err
@@ -175,6 +176,7 @@ rv_ended() {
 
 # rv_launchers: accelerate and deepspeed take no variables, so these stand in front of them and add
 # the options that the user did not give; as functions too, for lines that put their own PATH in front.
+# On one node, without rv_nodes, that is the port, so that two jobs on it do not meet.
 rv_launchers() {
     local name
     mkdir -p "$RV_RUN_DIR/launchers" || rv_give_up "cannot write to $RV_RUN_DIR"
@@ -214,7 +216,7 @@ rv_really() {
 
 rv_launcher_accelerate() {
     local added=()
-    [ "${1:-}" = launch ] || rv_really accelerate "$@"
+    [ "${1:-}" = launch ] && [ -n "${RV_NODES:-}" ] || rv_really accelerate "$@"
     shift
     rv_given num_machines "$@" || added+=(--num_machines "$RV_NODES")
     rv_given num_processes "$@" || added+=(--num_processes "$((RV_NODES * RV_RANKS))")
@@ -226,9 +228,12 @@ rv_launcher_accelerate() {
 }
 
 rv_launcher_deepspeed() {
-    local added=(--hostfile "$RV_RUN_DIR/hostfile" --no_ssh)
-    rv_given node_rank "$@" || added+=(--node_rank "$NODE_RANK")
-    rv_given master_addr "$@" || added+=(--master_addr "$MASTER_ADDR")
+    local added=()
+    if [ -n "${RV_NODES:-}" ]; then
+        added=(--hostfile "$RV_RUN_DIR/hostfile" --no_ssh)
+        rv_given node_rank "$@" || added+=(--node_rank "$NODE_RANK")
+        rv_given master_addr "$@" || added+=(--master_addr "$MASTER_ADDR")
+    fi
     rv_given master_port "$@" || added+=(--master_port "$MASTER_PORT")
     rv_really deepspeed "${added[@]}" "$@"
 }

@@ -185,6 +185,19 @@ def test_the_users_own_srun_starts_its_ranks(laptop: Laptop, app: Path) -> None:
         ]
 
 
+def test_the_users_own_srun_has_room_for_what_it_says(laptop: Laptop, app: Path) -> None:
+    """Without GPUs, on one node and on two, behind a variable; one node has one pair of logs."""
+    done = laptop.run("run", "-f", "--cpus", "6", "srun", "-n", "3", "python", "who.py", cwd=app)
+    told = [line for line in done.stdout.splitlines() if line.startswith("RANK=")]
+    assert sorted(line.split(" TOKEN")[0] for line in told) == [
+        f"RANK={n} LOCAL_RANK={n} WORLD_SIZE=3 NODE_RANK=None OMP_NUM_THREADS=2" for n in range(3)
+    ]
+    words = ("--nodes", "2", "X=1", "srun", "-n", "4", "python", "who.py")
+    done = laptop.run("run", "-f", *words, cwd=app)
+    assert "and starts 4 programs" in done.stderr
+    assert [len(lines(done.stdout, node)) for node in (0, 1)] == [2, 2]
+
+
 def test_signals_reach_the_programs_of_all_nodes_once(
     cluster: Any, laptop: Laptop, app: Path
 ) -> None:

@@ -132,6 +132,29 @@ def test_one_program_a_node_has_no_rank_of_its_own(place: Path) -> None:
     assert log(place, "node1.out") == ["none 2 1 n1"]
 
 
+def test_deepspeed_on_one_node_is_told_the_jobs_port_and_nothing_else(place: Path) -> None:
+    """By itself and in a line with a PATH of its own; a port that the user gave is left alone."""
+    (place / "own").mkdir()
+    for folder in ("bin", "own"):
+        (place / folder / "deepspeed").write_text('#!/bin/sh\necho "$0 $*"\n')
+        (place / folder / "deepspeed").chmod(0o755)
+    line = quote(f"PATH={place}/own:$PATH deepspeed x.py && exec deepspeed --master_port=7 x.py")
+    for command, expected in (
+        ("deepspeed a.py", [f"{place}/bin/deepspeed --master_port 10041 a.py"]),
+        (
+            f"bash -c {line}",
+            [
+                f"{place}/own/deepspeed --master_port 10041 x.py",
+                f"{place}/bin/deepspeed --master_port=7 x.py",
+            ],
+        ),
+    ):
+        process = start(place, "rv_launchers", f"rv_run {command}")
+        out, errors = process.communicate(timeout=60)
+        assert (process.returncode, errors) == (0, "")
+        assert out.splitlines() == expected
+
+
 def test_the_first_that_fails_gives_its_code_and_is_named(place: Path) -> None:
     """The later failure of another node changes neither."""
     program = '[ "$NODE_RANK" = 1 ] || { sleep 1; exit 9; }; exit 3'

@@ -112,6 +112,7 @@ def job_spec(
         announce=notification.by_webhook(settings),
         start=launch.start,
         ranks=launch.ranks,
+        fronted=launch.fronted,
         node_wait=duration.parse(settings.defaults.node_wait),
         note=f"project {project.name}, branch {project.branch or 'none'}, {described}",
     )
@@ -156,6 +157,11 @@ def _for_launch(asked_for: SbatchOptions, launch: Launch) -> SbatchOptions:
     if not launch.start:
         return asked_for
     cpus = asked_for.cpus_per_task or launch.ranks
+    if launch.start == "once" and cpus < launch.ranks:
+        raise ConfigError(
+            f"{launch.ranks} programs are started on each node, and the job has {cpus} CPUs there.",
+            f"Ask for --cpus {launch.ranks} or more.",
+        )
     if launch.start != "once":
         return replace(asked_for, ntasks_per_node=1, cpus_per_task=cpus)
     return replace(

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from rvstate.errors import RefusedError
-from rvstate.launch import Launch
+from rvstate.launch import Launch, one_node
 from rvstate.model.project import Project
 from rvstate.model.site import Site
 from rvstate.shape import Shape
 from rvstate.workflows.run.order import Order
 
 # Their own counts are checked on one node too; other commands of one node need no look.
-_NAMES = ("torchrun", "torch.distributed", "accelerate", "deepspeed")
+_NAMES = ("torchrun", "torch.distributed", "accelerate", "deepspeed", "srun", "mpirun", "mpiexec")
 
 
 def launching(order: Order, project: Project, shape: Shape, site: Site) -> Launch:
@@ -35,13 +36,18 @@ def launching(order: Order, project: Project, shape: Shape, site: Site) -> Launc
         )
     plain = shape.nodes == 1 and order.start is None
     if plain and not any(name in word for word in order.words for name in _NAMES):
-        return Launch()
+        return Launch(notices=one_node(shape))
     from rvstate import launch, launcher
 
     here = Path(project.root) / project.subdirectory
 
     def read(name: str) -> str | None:
         path = here / name
-        return path.read_text("utf-8", "replace") if path.is_file() else None
+        # an absolute path is one of the cluster
+        if Path(name).is_absolute() or not path.is_file():
+            return None
+        return path.read_text("utf-8", "replace")
 
-    return launch.launch(launcher.find(order.words, read), shape, order.start, read)
+    found = launch.launch(launcher.find(order.words, read), shape, order.start, read)
+    # without Slurm the command is started as it stands, whatever it is
+    return replace(found, start="") if site.scheduler == "process" else found

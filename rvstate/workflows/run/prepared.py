@@ -86,9 +86,10 @@ def log_path(prepared: Prepared, job: str, suffix: str) -> str:
 
 def log_parts(spec: JobSpec) -> int:
     """How many nodes write logs of their own; 0 where all is in the job's two."""
-    if spec.start in ("node", "rank") or (spec.start and spec.command[0] == "srun"):
-        return spec.options.nodes or 1
-    return 0
+    nodes = spec.options.nodes or 1
+    program = next((x for x in spec.command if x != "env" and "=" not in x), "")
+    alone = spec.start == "once" and (program != "srun" or nodes == 1)
+    return nodes if spec.start and not alone else 0
 
 
 def command_line(prepared: Prepared) -> str:

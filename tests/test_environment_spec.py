@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from rvstate.errors import ConfigError, RefusedError, RvstateError
 from rvstate.model.environment import sources
-from rvstate.model.environment.spec import EnvironmentSpec, Surroundings, spec
+from rvstate.model.environment.spec import EnvironmentSpec, Surroundings, overlooked, spec
 from rvstate.model.settings import Environment
 
 PLAIN = Environment()
@@ -162,12 +162,45 @@ def test_a_local_package_decides_by_its_files() -> None:
         (Environment(imports=("a;b",)), "is no module"),
         (Environment(extras=("x",)), "has none"),
         (Environment(python="3\n"), "line break"),
+        (Environment(kind="conda"), "has no environment.yml"),
+        (Environment(path="~/envs/x"), "~ is not expanded"),
     ],
 )
 def test_a_declaration_that_cannot_be_meant_is_refused(wanted: Environment, says: str) -> None:
     """Each by name."""
     with pytest.raises(ConfigError, match=says):
         made({"requirements.txt": "a"}, wanted)
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("environment.yml", 'only with kind = "conda"'),
+        ("setup.py", "setup.py is not read"),
+        ("Pipfile", "Pipfile is not read"),
+    ],
+)
+def test_what_may_have_been_meant_is_said(name: str, says: str) -> None:
+    """A file that declares an environment for others, where nobody chose to have none."""
+    files: Callable[[str], str | None] = {name: ""}.get
+    assert says in overlooked(PLAIN, files)
+    assert overlooked(Environment(kind="none"), files) == ""
+    assert overlooked(PLAIN, {"README": ""}.get) == ""
+
+
+@pytest.mark.parametrize("name", ["pylock.toml", "pylock.gpu.toml", "locks/pylock.toml"])
+def test_a_lock_brings_the_files_that_it_names(name: str) -> None:
+    """Relative to the lock; addresses are nobody's files."""
+    lock = (
+        'lock-version = "1.0"\n[[packages]]\nname = "a"\nwheels = [{ path = "w/a.whl" }]\n'
+        '[[packages]]\nname = "b"\ndirectory = { path = "b" }\n'
+        '[[packages]]\nname = "c"\narchive = { url = "https://example.org/c.zip" }\n'
+    )
+    here = name.rpartition("pylock")[0]
+    files = {name: lock, f"{here}w/a.whl": "1", f"{here}b/setup.py": "2", "other.py": "3"}
+    found = made(files, Environment(source=name))
+    assert found is not None
+    assert found.inputs == tuple(sorted(files.keys() - {"other.py"}))
 
 
 def test_a_path_is_only_activated() -> None:

@@ -36,9 +36,14 @@ build_main() {
     state=$8
     token=$9
     inputs=${lock%/*}/.inputs-${generation##*/}
-    mkdir -p "${lock%/*}" "${link%/*}" && rv_lock "$lock" "$2" || return 1
+    mkdir -p "${lock%/*}" "${link%/*}" || return 1
+    # so that it can be ended while it waits, too
+    printf '%s\n' "$(ps -o pgid= -p $$ | tr -d ' ')" >"$lock.by-$token"
+    if [ -L "$lock" ]; then printf 'waiting for another build of this environment\n' >&2; fi
+    rv_lock "$lock" "$2" || { rm -f "$lock.by-$token"; return 1; }
     trap 'abandon' EXIT
-    printf '%s %s\n' "$token" "$(ps -o pgid= -p $$ | tr -d ' ')" >"$lock.building"
+    # what killed builds left
+    find "$lock".by-* -mtime +1 -exec rm -f {} +
     digest=${generation##*/}
     if [ "$(head -n 1 "$generation/.rvstate-environment" 2>/dev/null)" != "$digest" ] ||
         ! [ -x "$generation/bin/python" ]; then
@@ -60,18 +65,18 @@ build_main() {
 abandon() {
     if [ -n "${half-}" ]; then rm -rf "$half"; fi
     rm -rf "$inputs"
-    rm -f "$lock.building"
+    rm -f "$lock.by-$token"
     rv_unlock
 }
 
 cancel() {
-    read -r found group <"$1.building" 2>/dev/null || return 0
-    [ "$found" = "$2" ] && [ "${group:-0}" -gt 1 ] || return 0
+    read -r group <"$1.by-$2" 2>/dev/null && [ "${group:-0}" -gt 1 ] || return 0
     kill -s TERM -- "-$group" 2>/dev/null
     for pause in 0.2 0.5 1 2; do
         sleep "$pause"
         kill -s 0 -- "-$group" 2>/dev/null || break
     done
+    rm -f "$1.by-$2"
     printf 'ended\n'
 }
 
@@ -202,10 +207,11 @@ make_conda() {
         return 1
     source=$inputs/sources/$(recipe source | head -n 1)
     case ${conda##*/} in
-        micromamba) set -- "$conda" create --yes --prefix "$generation" --file "$source" ;;
+        micromamba) set -- "$conda" create --prefix "$generation" --file "$source" ;;
         *) set -- "$conda" env create --prefix "$generation" --file "$source" ;;
     esac
-    aloud "$@" || rv_fail "${conda##*/} could not make the environment"
+    # the option --yes is not known to all of their versions
+    aloud env CONDA_ALWAYS_YES=true MAMBA_ALWAYS_YES=true "$@" || rv_fail "${conda##*/} could not make the environment"
 }
 
 find_python() {
@@ -302,7 +308,7 @@ install_here() {
         install_declared && break
         name=$(unbuilt)
         if [ -z "$name" ] || grep -q -x -F -e "$name" "$place/deferred" ||
-            grep -q 'pylock\.toml$' "$place/from"; then
+            grep -q -E '(^|/)pylock(\.[^./]+)?\.toml$' "$place/from"; then
             why
             return 1
         fi

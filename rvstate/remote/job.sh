@@ -13,6 +13,7 @@ rv_begin() {
     number=$RV_JOB_ID
     RV_RUN_DIR=$2
     rv_run_dir=$2
+    rv_scratch=${1%/.rv}
     RV_OUTPUT_DIR=$1/outputs/$3-$RV_JOB_ID
     RV_CHECKPOINT_DIR=$1/checkpoints/$3
     if [ $# -gt 3 ]; then rv_element "$@"; fi
@@ -393,7 +394,7 @@ rv_become() {
         . "$rv_env_file"
     fi
     if [ -n "$rv_container" ]; then
-        set -- apptainer exec --nv --bind "$RV_SNAPSHOT,$RV_OUTPUT_DIR,$RV_CHECKPOINT_DIR" --pwd "$PWD" "$rv_container" "$@"
+        set -- apptainer exec --nv --bind "$rv_scratch" --pwd "$PWD" "$rv_container" "$@"
     fi
     exec "$@"
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import subprocess
 import sys
@@ -73,6 +74,74 @@ def test_each_kind_is_made_and_has_what_was_asked(laptop: Laptop, app: Path, kin
     words = ("python", "-c", "import tiny, pip, sys; print(sys.prefix)")
     found = laptop.submit(*words, cwd=app)
     assert log(laptop, found) == f"{found['environment']}\n"
+
+
+def test_requirements_are_read_as_pip_reads_them(laptop: Laptop, app: Path) -> None:
+    """Hashes, continued lines, markers, includes, constraints, addresses, comments; all kept."""
+    for name in ("far", "near", "never"):
+        envkit.wheel(app / "dist", name)
+    far = envkit.wheel(app.parent / "elsewhere", "far", "3.0")
+    digest = hashlib.sha256((app / "dist/tiny-1.0-py3-none-any.whl").read_bytes()).hexdigest()
+    lines = [
+        "# what we need",
+        "-r 'more/base.txt'",
+        "--constraint=more/limits.txt",
+        f"far @ {far.as_uri()}#egg=far   # by its address",
+        'never ; python_version < "3"',
+        'near>=1 ; sys_platform == "linux"',
+    ]
+    hashed = f"tiny==1.0 \\\n    --hash=sha256:{digest}\nother\n"
+    write(
+        app,
+        {
+            "requirements.txt": TINY + "\n".join(lines),
+            "more/base.txt": hashed,
+            "more/limits.txt": "other<2\n",
+        },
+    )
+    words = ("python", "-c", "import far, near, other; print(far.VERSION, other.VERSION)")
+    found = laptop.submit(*words, cwd=app)
+    assert log(laptop, found) == "3.0 1.0\n"
+    installed = (Path(found["environment"]) / ".rvstate/installed").read_text()
+    assert "never" not in installed
+    write(app, {"more/base.txt": hashed.replace(digest, "0" * 64)})
+    assert "Hash mismatch" in laptop.run("run", "a.py", cwd=app, status=1).stderr
+
+
+def test_a_standard_lock_is_installed(laptop: Laptop, app: Path) -> None:
+    """pylock.toml, here with a file of the project's own in it; its digest is held."""
+    wheel = app / "dist/tiny-1.0-py3-none-any.whl"
+    digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
+    lock = (
+        'lock-version = "1.0"\ncreated-by = "a test"\n'
+        '[[packages]]\nname = "tiny"\nversion = "1.0"\n'
+        f'wheels = [{{ path = "dist/{wheel.name}", hashes = {{ sha256 = "%s" }} }}]\n'
+    )
+    write(
+        app,
+        {
+            "requirements.txt": None,
+            "pylock.here.toml": lock % digest,
+            "rvstate.toml": '[environment]\nsource = "pylock.here.toml"\n',
+        },
+    )
+    words = ("python", "-c", "import tiny; print(tiny.VERSION)")
+    assert log(laptop, laptop.submit(*words, cwd=app)) == "1.0\n"
+    write(app, {"pylock.here.toml": lock % ("0" * 64)})
+    assert "Hash mismatch" in laptop.run("run", "a.py", cwd=app, status=1).stderr
+
+
+def test_what_is_only_activated_or_meant_otherwise(laptop: Laptop, app: Path) -> None:
+    """One interpreter and no other; a path where nothing is, and a file nobody reads, are said."""
+    words = ("python", "-c", "import sys; print(sys.prefix)")
+    found = laptop.submit("--env", sys.executable, *words, cwd=app)
+    assert log(laptop, found) == f"{sys.prefix}\n"
+    found = laptop.submit("--env", "/no/such", *words, cwd=app)
+    assert "there is nothing at /no/such on the login node" in found["said"]
+    assert "there is no environment at /no/such" in log(laptop, found)
+    write(app, {"requirements.txt": None, "environment.yml": ""})
+    assert 'only with kind = "conda"' in laptop.submit("true", cwd=app)["said"]
+    assert "conda" not in laptop.submit("--env", "none", "true", cwd=app)["said"]
 
 
 def test_extras_groups_and_locks(laptop: Laptop, app: Path) -> None:

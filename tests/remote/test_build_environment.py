@@ -1,4 +1,7 @@
 import shutil
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -42,7 +45,7 @@ class Place:
     def generation(self, digest: str) -> Path:
         return self.root / "envs/app/.generations/main" / digest
 
-    def script(self, digest: str = "d1", state: str = "state") -> Script:
+    def script(self, digest: str = "d1", state: str = "state", token: str = "token") -> Script:
         generation = self.generation(digest)
         return Script(
             "build_environment",
@@ -56,7 +59,7 @@ class Place:
                 str(self.root / "cache"),
                 str(self.root / "work/code"),
                 state,
-                "token",
+                token,
             ),
             archive.bundle(
                 {"recipe": RECIPE.format(digest=digest), "check.py": ""},
@@ -158,6 +161,57 @@ def test_killed_at_any_command_the_next_build_mends_it(tmp_path: Path) -> None:
         assert place.link.resolve() == place.generation("d1"), number
         shutil.rmtree(place.root)
     assert number > 25
+
+
+def test_two_at_once_build_once(place: Place) -> None:
+    """The second waits, says so, and finds it built."""
+    slow(place)
+    with ThreadPoolExecutor() as pool:
+        first = pool.submit(run, place.script(token="one"))
+        wait_for(lambda: place.calls() != [])
+        second = pool.submit(run, place.script(token="two"))
+        wait_for(lambda: (lock(place).parent / "lock.by-two").exists())
+        (place.root / "tools/go").touch()
+        ran = (first.result(), second.result())
+    assert [one.lines[-1] for one in ran] == [f"built {place.generation('d1')}"] * 2
+    assert "waiting for another build" in ran[1].errors
+    assert len([call for call in place.calls() if call.startswith("venv")]) == 1
+    assert [p.name for p in lock(place).parent.iterdir()] == ["d1"]
+
+
+def test_one_that_waits_can_be_ended_without_the_one_that_builds(place: Place) -> None:
+    """Ctrl-C of one run is no other's."""
+    slow(place)
+    with ThreadPoolExecutor() as pool:
+        first = pool.submit(run, place.script(token="one"))
+        wait_for(lambda: place.calls() != [])
+        second = pool.submit(run, place.script(token="two"))
+        wait_for(lambda: (lock(place).parent / "lock.by-two").exists())
+        ended = run(Script("build_environment", ("cancel", str(lock(place)), "two")))
+        assert (ended.lines, second.result().status < 0) == (["ended"], True)
+        (place.root / "tools/go").touch()
+        assert first.result().status == 0
+    assert [p.name for p in lock(place).parent.iterdir()] == ["d1"]
+
+
+def slow(place: Place) -> None:
+    """A uv that makes no environment before it is told to."""
+    uv = place.root / "tools/uv"
+    text = uv.read_text().replace(
+        "mkdir -p", 'until [ -e "${0%/*}/go" ]; do sleep 0.1; done; mkdir -p'
+    )
+    uv.write_text(text)
+
+
+def lock(place: Place) -> Path:
+    return place.generation("d1").parent / "lock"
+
+
+def wait_for(what: Callable[[], bool]) -> None:
+    end = time.monotonic() + 30
+    while not what():
+        assert time.monotonic() < end, "it never came true"
+        time.sleep(0.05)
 
 
 def test_a_generation_has_a_manifest(place: Place) -> None:

@@ -11,7 +11,8 @@ from typing import Any
 
 from rvstate.errors import ConfigError, RefusedError
 
-LOCKS = ("uv.lock", "pylock.toml")
+# https://packaging.python.org, "pylock.toml specification": a name may stand in the middle.
+_PYLOCK = re.compile(r"pylock(\.[^.]+)?\.toml")
 _OWN = re.compile(r"^(?:(?:-e|--editable)[ =]?\s*)?\.?/?\.(?:/)?(?:\[([\w,.\s-]*)\])?(?:\s*;.*)?$")
 _OPTION = re.compile(
     r"^(-r|-c|-e|-f|--requirement|--constraint|--editable|--find-links)(?:\s*=\s*|\s+|(?=[^-\s]))"
@@ -135,6 +136,15 @@ class _Reader:
                 if isinstance(source.get(key), str) and source[key] != ".":
                     self.tree(_inside(source[key], "uv.lock"))
 
+    def pylock(self, name: str) -> None:
+        """pylock.toml, with the packages of the project that it names."""
+        for package in _toml(name, self.take(name)).get("packages", ()):
+            for key in ("directory", "archive", "sdist", "wheels"):
+                parts = package.get(key, ())
+                for part in parts if isinstance(parts, list) else (parts,):
+                    if isinstance(part, dict) and isinstance(part.get("path"), str):
+                        self.tree(_inside(_beside(name, part["path"]), name))
+
     def _optional(self, *names: str) -> None:
         for name in names:
             text = self._read(name)
@@ -165,9 +175,9 @@ def inputs(
     last = posixpath.basename(source)
     if last == "pyproject.toml":
         reader.pyproject()
-    elif last in LOCKS:
+    elif last == "uv.lock" or _PYLOCK.fullmatch(last):
         reader.pyproject() if read("pyproject.toml") is not None else None
-        reader.lock() if last == "uv.lock" else reader.take(source)
+        reader.lock() if last == "uv.lock" else reader.pylock(source)
     elif last.endswith((".yml", ".yaml")):
         reader.conda(source)
     else:

@@ -17,6 +17,7 @@ _KINDS = (*MANAGED, "existing", "apptainer", "none")
 # Looked for in this order where no source is named.
 _USUAL = ("requirements.txt", "pylock.toml", "uv.lock", "pyproject.toml")
 _CONDA = ("environment.yml", "environment.yaml")
+_UNREAD = ("setup.py", "setup.cfg", "Pipfile", "poetry.lock")
 _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?")
 # Raise it where the same inputs begin to make something else.
 _FORMAT = "2"
@@ -100,6 +101,11 @@ def spec(
         return EnvironmentSpec(wanted.kind or "", path=wanted.path)
     kind = wanted.kind or "uv"
     source = wanted.source or _usual(kind, read)
+    if source is None and kind == "conda":
+        raise ConfigError(
+            "environment.kind is conda, and the project has no environment.yml.",
+            "Add one, or name an environment that is there with path.",
+        )
     if source is None:
         return None
     found = inputs(source, read, below)
@@ -149,6 +155,22 @@ def _digest(deciding: tuple[tuple[str, str], ...], files: dict[str, str]) -> str
     return total.hexdigest()[:20]
 
 
+def overlooked(wanted: Environment, read: Callable[[str], str | None]) -> str:
+    """What a project without an environment may have meant to be one, in words; empty if nothing.
+
+    Args:
+        wanted: The settings.
+        read: The text of a file below the project's root; None where there is none.
+    """
+    if wanted.kind is not None or wanted.path or wanted.source:
+        return ""
+    for name in _CONDA:
+        if read(name) is not None:
+            return f'{name} is built only with kind = "conda" in [environment]'
+    name = next((name for name in _UNREAD if read(name) is not None), "")
+    return f"{name} is not read; requirements.txt or pyproject.toml would be" if name else ""
+
+
 def _usual(kind: str, read: Callable[[str], str | None]) -> str | None:
     names = _CONDA if kind == "conda" else _USUAL
     return next((name for name in names if _declares(name, read(name))), None)
@@ -176,6 +198,11 @@ def _check(wanted: Environment) -> None:
             "environment.path names an environment that is there, and environment.source one that "
             "is to be built.",
             "Leave out one of them.",
+        )
+    if (wanted.path or "").startswith("~"):
+        raise ConfigError(
+            f"environment.path is {wanted.path}, and ~ is not expanded.",
+            "Write an absolute path on the cluster, or ./PATH in the project.",
         )
     if wanted.source and (wanted.source.startswith(("/", "~", "..", "-"))):
         raise ConfigError(

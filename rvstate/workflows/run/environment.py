@@ -8,9 +8,15 @@ from dataclasses import dataclass, replace
 
 from rvstate import archive, assets, command
 from rvstate.errors import RefusedError
-from rvstate.model.environment.spec import MANAGED, EnvironmentSpec, Surroundings, spec
+from rvstate.model.environment.spec import (
+    MANAGED,
+    EnvironmentSpec,
+    Surroundings,
+    overlooked,
+    spec,
+)
 from rvstate.model.layout import Layout, Workspace
-from rvstate.model.observed import ObservedState, Present
+from rvstate.model.observed import Absent, ObservedState, Present
 from rvstate.model.project import Project, Tree
 from rvstate.model.settings import Environment
 from rvstate.paths import RemotePath
@@ -82,6 +88,35 @@ def declared(
                 "Take it out of .gitignore or .rvignore.",
             )
     return found
+
+
+def place(session: Session, asked: str) -> RemotePath | None:
+    """Where an environment that is only activated lies, as far as that is an absolute path.
+
+    Args:
+        session: Which account.
+        asked: A kind or a path that goes over the settings, or empty.
+    """
+    path = _wanted(session.config.settings.environment, asked).path or ""
+    return RemotePath(path) if path.startswith("/") else None
+
+
+def doubts(
+    session: Session,
+    asked: str,
+    found: EnvironmentSpec | None,
+    read: Callable[[str], str | None],
+    observed: ObservedState,
+) -> tuple[str, ...]:
+    """Why the job may not get the Python that is meant, in words."""
+    if found is None:
+        settings = _wanted(session.config.settings.environment, asked)
+        text = overlooked(settings, read)
+        return (f"the job has no environment of its own: {text}",) if text else ()
+    where = place(session, asked)
+    if where is not None and isinstance(observed.entry(where), Absent):
+        return (f"there is nothing at {where} on the login node; is it the environment's path?",)
+    return ()
 
 
 def _wanted(settings: Environment, asked: str) -> Environment:

@@ -79,7 +79,7 @@ def prepare(
     package = own_package(read)
     _check_package(package)
     # the answer travels while the project is read
-    asked, script = _question(session, project)
+    asked, script = _question(session, project, order)
     running = None
     if look is None:
         script, running = begin(session, script)
@@ -143,6 +143,7 @@ def prepare(
             *notification.notices(session.config.settings, session.config.site),
             *_notices(order, project, scan, change),
             *chosen.notices,
+            *environment.doubts(session, order.environment, chosen.spec, read, observed),
             *left,
         ),
     )
@@ -258,8 +259,11 @@ def wanted(session: Session, layout: Layout) -> DesiredState:
     return DesiredState(tuple(r for r in found.resources if r.kind in _KINDS))
 
 
-def _question(session: Session, project: Project) -> tuple[tuple[probe.Question, ...], Script]:
+def _question(
+    session: Session, project: Project, order: Order
+) -> tuple[tuple[probe.Question, ...], Script]:
     symbolic = Layout(SYMBOLIC)
+    activated = environment.place(session, order.environment)
     place = symbolic.workspace(project.name, project.branch_component)
     asked = (
         *probe.questions(wanted(session, symbolic)),
@@ -268,6 +272,7 @@ def _question(session: Session, project: Project) -> tuple[tuple[probe.Question,
         ("text", place.environment / ".rvstate-environment"),
         ("stat", place.environment / "bin" / "python"),
         ("text", place.environment / ".rvstate" / "verified"),
+        *((("stat", activated),) if activated else ()),
     )
     return asked, probe.script(session.scratch, session.home, asked)
 

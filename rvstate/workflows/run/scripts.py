@@ -23,6 +23,8 @@ from rvstate.workflows.run.receipt import receipt
 from rvstate.workflows.session import Session
 
 PATIENCE = "60"
+# as long as another run may take to build the same environment; its progress is told
+_BUILD_PATIENCE = "3600"
 _HISTORY_DAYS = 14
 
 
@@ -94,7 +96,7 @@ def build_script(prepared: Prepared) -> Script | None:
         (
             "build",
             generation.parent / "lock",
-            "600",
+            _BUILD_PATIENCE,
             prepared.workspace.environment,
             generation,
             prepared.observed.tools.get("uv") or prepared.layout.tools / "bin" / "uv",

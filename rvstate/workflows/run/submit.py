@@ -176,6 +176,6 @@ def _told(said: tuple[str, ...], prepared: Prepared) -> tuple[str, ...]:
             files, size, new = map(int, value.split())
             found.append(
                 f"the environment has {files} files, {human_bytes(size)}, of which "
-                f"{human_bytes(new)} are new on disk"
+                f"{human_bytes(new)} are its own and the rest is shared with uv's cache"
             )
     return tuple(found)

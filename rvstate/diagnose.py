@@ -53,6 +53,16 @@ _KNOWN: tuple[tuple[str, str, str], ...] = (
         "`rvstate run --probe` shows which one a job gets.",
     ),
     (
+        r"exec: (python[\d.]*): not found",
+        "The node has no program {0}, and the run has no environment.",
+        "Declare one (requirements.txt), or set [modules] python to a module that brings it.",
+    ),
+    (
+        r"(not a git repository|git\.exc\.InvalidGitRepositoryError)",
+        "The program asked git, and no .git travels with the code ({0}).",
+        "RV_COMMIT, RV_BRANCH and RV_DIRTY hold what git would have said.",
+    ),
+    (
         r"(\S+\.so\S*: (?:file too short|invalid ELF header)|bad marshal data)",
         "The environment is damaged: {0}.",
         "`rvstate converge` takes what is damaged out of use, and the next run builds it anew.",

@@ -190,12 +190,13 @@ def _gres(
 
 def _check_time(site: Site, partition: str | None, seconds: int | None) -> None:
     for known in site.partitions:
-        if seconds is None or known.name != partition or known.max_time is None:
+        meant = known.name == partition or (partition is None and known.default)
+        if seconds is None or not meant or known.max_time is None:
             continue
         most = duration.parse_slurm(known.max_time)
         if most is not None and seconds > most:
             raise RefusedError(
-                f"{duration.render(seconds)} is more than partition {partition} allows "
+                f"{duration.render(seconds)} is more than partition {known.name} allows "
                 f"({known.max_time}).",
                 f"Ask for at most {most // _HOUR}h.",
             )

@@ -31,6 +31,8 @@ OTHER = '  File "/usr/lib64/python3.6/runpy.py", line 193, in _run_module_as_mai
         (f"rvstate: the environment {ENV} is gone; submit again", "was removed after"),
         ("RuntimeError: CUDA driver version is insufficient for CUDA runtime version", "driver"),
         ("ImportError: /x/y.so: file too short", "damaged"),
+        ("fatal: not a git repository (or any of the parent directories): .git", "asked git"),
+        ("/x/job.sh: line 329: exec: python: not found", "no program python, "),
     ],
 )
 def test_each_is_recognised_and_answered(text: str, says: str) -> None:

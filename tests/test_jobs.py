@@ -11,6 +11,7 @@ from rvstate.model.job import RunRecord
 from rvstate.script import Answer, Script
 from rvstate.slurm import jobid, sacct, squeue
 from rvstate.slurm.states import JobState
+from rvstate.views import runs as view
 from rvstate.workflows import jobs
 from rvstate.workflows.jobs import Facts, Fold
 from rvstate.workflows.pace import MOST_A_MINUTE, Pace, settling
@@ -110,6 +111,19 @@ def test_a_run_that_never_heard_its_job_is_found_by_its_token() -> None:
     assert (found.job, found.log) == ("41", "/s/.rv/logs/rv-train-41.out")
     lost = jobs._from_slurm(RUN, Facts(None, None, RECEIPT, True), None, None)
     assert "--resume" in lost.reason
+
+
+def test_a_request_that_was_refused_is_no_news(capsys: pytest.CaptureFixture[str]) -> None:
+    """What never was submitted is listed with -a only; what may have been is always listed."""
+    never = jobs._from_slurm("r2", Facts(None, None, RECEIPT), None, None)
+    perhaps = jobs._from_slurm("r1", Facts(None, None, RECEIPT, True), None, None)
+    assert (never.is_over, perhaps.is_over) == (True, False)
+    view.show_runs((never, perhaps), everything=False)
+    shown = capsys.readouterr().out
+    assert "--resume" in shown
+    assert "never submitted" not in shown
+    view.show_runs((never, perhaps), everything=True)
+    assert "never submitted" in capsys.readouterr().out
 
 
 def test_a_pending_job_says_why() -> None:

@@ -143,3 +143,12 @@ def test_an_option_for_a_partition_wins_over_the_types_own() -> None:
     found = request.options(Request(gpu_type="a6000", partition="gpu-new"), PLAIN, UVA)
     assert found.partition == "gpu-new"
     assert replace(found, partition="") != found
+
+
+def test_the_default_partition_has_a_limit_too() -> None:
+    """Where no partition is named, Slurm takes the default one, so its limit counts."""
+    with pytest.raises(RefusedError, match="more than partition standard allows"):
+        request.options(Request(time="8d"), PLAIN, UVA)
+    assert request.options(Request(time="7d"), PLAIN, UVA).time == 7 * 86400
+    with pytest.raises(RefusedError, match="partition interactive allows"):
+        request.options(Request(time="13h", partition="interactive"), PLAIN, UVA)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
 from rvstate.config import cluster_names
-from rvstate.errors import ConfigError
+from rvstate.errors import ConfigError, RefusedError
 from rvstate.workflows.session import Session, open_session
 
 _F = TypeVar("_F", bound=Callable[..., Any])
@@ -37,6 +38,17 @@ def session(cluster: str | None, site: str | None, host: str | None, **more: Any
     """The account that the options name."""
     options = {"connection": {"site": site, "host": host}, **more.pop("options", {})}
     return open_session(options, cluster=cluster, interactive=may_ask(), **more)
+
+
+def project_root(here: Path) -> Path | None:
+    """The root of the project that the user stands in, whose settings count; None in none."""
+    from rvstate.git import find_root
+
+    try:
+        return find_root(here)
+    except RefusedError:
+        # who needs a project says so with the way out, after the settings were read
+        return None
 
 
 def sessions() -> tuple[Session, ...]:

@@ -9,8 +9,8 @@ import click
 
 from rvstate import config as config_door
 from rvstate import schema
-from rvstate.cli.common import account_options, json_option
-from rvstate.errors import EXIT_DONE, RefusedError
+from rvstate.cli.common import account_options, json_option, project_root
+from rvstate.errors import EXIT_DONE
 from rvstate.model.settings import SECRET_KEYS
 from rvstate.views import account as view
 from rvstate.views import machine
@@ -37,7 +37,7 @@ def config(
     if ctx.invoked_subcommand is not None:
         return EXIT_DONE
     options = {"connection": {"site": site, "host": host}}
-    found = config_door.load(options=options, cluster=cluster, project=_project())
+    found = config_door.load(options=options, cluster=cluster, project=project_root(Path.cwd()))
     rows = config_door.explain(found)
     if as_json:
         document = machine.document(
@@ -54,15 +54,6 @@ def config(
     shown = rows if explain else [r for r in rows if r.layer != config_door.DEFAULT]
     view.show_settings(found, shown, everything=explain)
     return EXIT_DONE
-
-
-def _project() -> Path | None:
-    from rvstate.git import find_root
-
-    try:
-        return find_root(Path.cwd())
-    except RefusedError:
-        return None
 
 
 @config.command()

@@ -8,7 +8,14 @@ from pathlib import Path
 import click
 
 from rvstate import config, envfile
-from rvstate.cli.common import Progress, account_options, json_option, may_ask, session
+from rvstate.cli.common import (
+    Progress,
+    account_options,
+    json_option,
+    may_ask,
+    project_root,
+    session,
+)
 from rvstate.errors import EXIT_DONE, EXIT_FAILED, EXIT_REFUSED, ConfigError
 from rvstate.state import State
 from rvstate.views import account as view
@@ -145,7 +152,7 @@ def show(as_json: bool, cluster: str | None, site: str | None, host: str | None)
     from rvstate.workflows import environment
 
     here = Path.cwd()
-    found = environment.show(session(cluster, site, host, project=here), here)
+    found = environment.show(session(cluster, site, host, project=project_root(here)), here)
     if as_json:
         click.echo(environment_view.document(found))
     else:
@@ -161,7 +168,7 @@ def shell(cluster: str | None, site: str | None, host: str | None) -> int:
     from rvstate.workflows import environment
 
     here = Path.cwd()
-    account = session(cluster, site, host, project=here)
+    account = session(cluster, site, host, project=project_root(here))
     found = environment.show(account, here, with_jobs=False)
     environment_view.show_shell(found, account.config.host)
     return EXIT_DONE

@@ -12,7 +12,7 @@ from rvstate.cli.common import Progress, account_options, json_option, may_ask, 
 from rvstate.errors import ConfigError
 from rvstate.logmerge import Merge
 from rvstate.model.job import RunRecord
-from rvstate.slurm.states import FINISHED, JobState
+from rvstate.slurm.states import JobState
 from rvstate.views import runs as view
 from rvstate.workflows import jobs as workflow
 from rvstate.workflows.session import Session
@@ -227,7 +227,7 @@ def stop(
     account = session(cluster, site, host)
     records = workflow.runs(account)
     found = tuple(dict.fromkeys(workflow.find(records, name) for name in runs))
-    active = tuple(r for r in found if r.state not in FINISHED)
+    active = tuple(r for r in found if not r.is_over)
     if not as_json:
         view.show_runs(found, everything=True)
     if active and not yes:

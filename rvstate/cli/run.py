@@ -9,8 +9,14 @@ from typing import Any, TypeVar
 
 import click
 
-from rvstate.cli.common import Progress, account_options, json_option, session
-from rvstate.errors import ConfigError, RefusedError
+from rvstate.cli.common import (
+    Progress,
+    account_options,
+    json_option,
+    project_root,
+    session,
+)
+from rvstate.errors import ConfigError
 from rvstate.hardware import Trouble
 from rvstate.model.job import RunRecord
 from rvstate.request import Request, raw_option, with_preset
@@ -343,17 +349,6 @@ def _await_end(
     ended = follow_to_end(account, record, logs, printer)
     status = jobs.exit_status(ended)
     return status, jobs.hardware_trouble(account, ended) if status else None
-
-
-def project_root(here: Path) -> Path | None:
-    """The project around a directory; None where there is none."""
-    from rvstate.git import find_root
-
-    try:
-        return find_root(here)
-    except RefusedError:
-        # `prepare` says so with the way out, after the settings were read
-        return None
 
 
 def _name(name: str | None) -> str | None:

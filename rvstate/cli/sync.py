@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from rvstate.cli.common import Progress, account_options, json_option, session
+from rvstate.cli.common import Progress, account_options, json_option, project_root, session
 from rvstate.diff import human_bytes
 from rvstate.errors import EXIT_INTERRUPTED
 from rvstate.views import runs as view
@@ -33,7 +33,7 @@ def push(
     Files that were not sent from here are never removed.
     """
     here = Path.cwd()
-    account = session(cluster, site, host, project=here)
+    account = session(cluster, site, host, project=project_root(here))
     # a person may look at standard error while a program (`sync watch`) reads the document
     tell = Progress()
     prepared = workflow.prepare_push(account, here, tell)
@@ -77,7 +77,7 @@ def watch_tree(cluster: str | None, site: str | None, host: str | None) -> int:
     What would not be sent does not count. A lost connection is waited for.
     """
     here = Path.cwd()
-    account = session(cluster, site, host, project=here)
+    account = session(cluster, site, host, project=project_root(here))
     given = (("--cluster", cluster), ("--site", site), ("--host", host))
     options = tuple(word for name, value in given if value for word in (name, value))
     events = watching.watch(
@@ -118,7 +118,7 @@ def pull(
     default where you stand. A file here that differs is not replaced unless --overwrite says so.
     """
     here = Path.cwd()
-    account = session(cluster, site, host, project=here)
+    account = session(cluster, site, host, project=project_root(here))
     if dry_run:
         found = workflow.look(account, here, remote).files
         if as_json:

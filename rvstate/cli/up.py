@@ -7,8 +7,15 @@ from typing import Any
 
 import click
 
-from rvstate.cli.common import Progress, account_options, json_option, may_ask, session
-from rvstate.cli.run import order_of, project_root, resource_options, show_notices
+from rvstate.cli.common import (
+    Progress,
+    account_options,
+    json_option,
+    may_ask,
+    project_root,
+    session,
+)
+from rvstate.cli.run import order_of, resource_options, show_notices
 from rvstate.errors import EXIT_INTERRUPTED, ConfigError, RvstateError
 from rvstate.holding import Held
 from rvstate.views import runs as runs_view

@@ -11,9 +11,10 @@ from rvstate.infra.drive import Report, Step
 from rvstate.infra.operations import account, job
 from rvstate.model.layout import Layout
 from rvstate.model.observed import ObservedState
-from rvstate.model.plan import Plan
+from rvstate.model.plan import Change, Plan
 from rvstate.model.resources import DesiredState
 from rvstate.script import Script
+from rvstate.steps import results
 from rvstate.transport import Transport
 
 
@@ -46,6 +47,7 @@ def run(
 
     With no script to submit there is no id either.
     """
+    kinds = [(kind, changes) for kind, changes in plan.by_kind() if kind in account.BY_KIND]
     steps = [
         Step(
             f"making {kind} as declared",
@@ -56,8 +58,7 @@ def run(
                 "observed": observed,
             },
         )
-        for kind, changes in plan.by_kind()
-        if kind in account.BY_KIND
+        for kind, changes in kinds
     ]
     if scripts.push is not None:
         steps.append(Step("sending the code", job.workspace, {"script": scripts.push}))
@@ -66,9 +67,10 @@ def run(
     if scripts.submit is not None:
         steps.append(Step("submitting", job.submit, {"script": scripts.submit}))
     reports = drive.run(transport, tuple(steps), tell)
-    for step, report in zip(steps, reports, strict=True):
+    for at, (step, report) in enumerate(zip(steps, reports, strict=True)):
         if report.ran and not report.succeeded:
-            raise _failure(step, report)
+            reasons = _reasons(*kinds[at], report) if at < len(kinds) else ()
+            raise _failure(step, report, reasons)
     said = tuple(line for report in reports for line in _says(report))
     found = [line.partition(" ") for line in said if line.startswith(("submitted ", "found "))]
     if not found:
@@ -83,9 +85,16 @@ def _says(report: Report) -> list[str]:
     return [line for line in body.splitlines() if line.strip()]
 
 
-def _failure(step: Step, report: Report) -> RvstateError:
+def _reasons(kind: str, changes: tuple[Change, ...], report: Report) -> tuple[str, ...]:
+    """Which resources of a kind could not be made so, and why."""
+    body = report.answer.body.decode("utf-8", "replace") if report.answer else ""
+    found = results(kind, changes, body, report.errors)
+    return tuple(f"{r.change.resource.name}: {r.error}" for r in found if r.error)
+
+
+def _failure(step: Step, report: Report, reasons: tuple[str, ...]) -> RvstateError:
     said = [line.removeprefix("rvstate: ") for line in report.errors.splitlines() if line.strip()]
-    words = "\n    ".join(said[-12:]) or "it gave no reason"
+    words = "\n    ".join(reasons or said[-12:]) or "it gave no reason"
     if step.operation is job.submit:
         return SubmitError(
             f"The job was not submitted:\n    {words}", "Mend that and run the command again."

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from rvstate.paths import RemotePath
 from rvstate.slurm.options import SbatchOptions
-from rvstate.slurm.states import JobState
+from rvstate.slurm.states import FINISHED, JobState
 
 # How a run may follow another one, in words for "if it …".
 FOLLOWING = {"ok": "succeeds", "any": "ends", "failed": "fails"}
@@ -159,6 +159,7 @@ class RunRecord:
         elements: What is known of each of them.
         jobs: All of its jobs, where an array took several; else its only one.
         index: Which element of an array this is; None for a whole run.
+        begun: Whether its submission was; a run that was refused before never became a job.
     """
 
     run_id: str
@@ -185,3 +186,9 @@ class RunRecord:
     elements: tuple[Element, ...] = ()
     jobs: tuple[str, ...] = ()
     index: int | None = None
+    begun: bool = True
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing more will come of it."""
+        return self.state in FINISHED or not self.begun

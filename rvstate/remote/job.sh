@@ -428,7 +428,7 @@ rv_end() {
     fi
     if [ "$1" -ne 0 ] && [ -n "$rv_errors" ] && grep -q 'Permission denied' "$rv_errors" 2>/dev/null; then
         printf '%s\n' "rvstate: files of this snapshot are read-only, for it shares them with other jobs." \
-            "  → Write to a new file, or submit with --writable, or name it under [snapshot] writable." >&2
+            "  → Write to a new file (a copy of one needs chmod u+w), or submit with --writable, or name it under [snapshot] writable." >&2
     fi
     rv_record "$1"
     exit "$1"

@@ -34,6 +34,7 @@ main() {
     arrive || rv_fail "the files did not arrive whole; nothing was changed" || return 1
     if [ "$old" != - ] && meddled; then
         rm -rf "$new"
+        say_aside
         printf 'stale\n'
         return 0
     fi
@@ -42,8 +43,12 @@ main() {
     if [ "$old" = - ]; then whole; else difference; fi || return 1
     if [ -f "$new/files" ]; then mv -f "$new/files" "$root/files" || return 1; fi
     rm -rf "$new" "$root/manifest.old"
-    if [ -d "$aside" ]; then printf 'aside %s\n' "$aside"; fi
+    say_aside
     printf '%s\n' "$5" | rv_store "$root/manifest" 600 && printf 'pushed\n'
+}
+
+say_aside() {
+    if [ -d "$aside" ]; then printf 'aside %s\n' "$aside"; fi
 }
 
 arrive() {

@@ -233,7 +233,7 @@ def check_raw(key: str, value: str | None, *, site_options: Collection[str] = ()
     if value is None and key in _WITH_VALUE:
         raise ConfigError(f"--{key} needs a value.", "See man sbatch.")
     if value is not None and key in _WITHOUT_VALUE:
-        raise ConfigError(f"--{key} takes no value.", "Set it to true.")
+        raise ConfigError(f"--{key} takes no value.", f"Write {key} alone.")
 
 
 def lines(options: SbatchOptions) -> tuple[str, ...]:

@@ -13,8 +13,10 @@ from rvstate.diff import human_bytes
 from rvstate.hardware import Trouble
 from rvstate.model.job import JobSpec, RunRecord
 from rvstate.slurm import duration
-from rvstate.slurm.states import FINISHED
 from rvstate.workflows.run.prepared import Prepared, Submitted, command_line
+
+# how many runs that have ended are shown unasked
+_NEWEST = 5
 
 
 def show_where(config: Config) -> None:
@@ -90,9 +92,10 @@ def show_submitted(submitted: Submitted) -> None:
 
 def show_runs(records: tuple[RunRecord, ...], *, everything: bool) -> None:
     """A table of runs, those under way first."""
-    active = [r for r in records if r.state not in FINISHED]
-    ended = [r for r in records if r.state in FINISHED]
-    shown = active + (ended if everything else ended[:5])
+    active = [r for r in records if not r.is_over]
+    ended = [r for r in records if r.is_over]
+    # a request that was refused is no news any more
+    shown = active + (ended if everything else [r for r in ended if r.begun][:_NEWEST])
     if not shown:
         click.echo("No runs yet. Start one with `rvstate run COMMAND`.")
         return

@@ -248,7 +248,8 @@ def _from_slurm(
         return replace(base, state=ended)
     if base.job is None:
         reason = "submission was begun and never answered; rvstate run --resume looks it up"
-        return replace(base, reason=reason if fact.begun else "it was never submitted")
+        reason = reason if fact.begun else "it was never submitted"
+        return replace(base, reason=reason, begun=fact.begun)
     return base
 
 

@@ -64,9 +64,20 @@ class Found:
 
 
 def _script(session: Session, word: str, directory: Path, remote: str) -> Script:
-    project = git.inspect(directory)
-    place = Layout(SYMBOLIC).workspace(project.name, project.branch_component)
-    return Script("pull", (word, session.scratch, session.home, place.code, remote))
+    # a path from / on needs no project to stand in
+    base = "/" if remote.startswith("/") else _code(directory, remote)
+    return Script("pull", (word, session.scratch, session.home, base, remote))
+
+
+def _code(directory: Path, remote: str) -> str:
+    try:
+        project = git.inspect(directory)
+    except RefusedError as error:
+        raise RefusedError(
+            f"{remote} would be looked for in a project's workspace, and {directory} is in none.",
+            "Write the path from / on, or stand in the project.",
+        ) from error
+    return Layout(SYMBOLIC).workspace(project.name, project.branch_component).code
 
 
 def look(session: Session, directory: Path, remote: str) -> Found:

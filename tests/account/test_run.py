@@ -628,3 +628,35 @@ def test_a_large_push_can_be_broken_off(laptop: Laptop, app: Path) -> None:
     again = laptop.submit("train.py", cwd=app)
     assert Path(again["snapshot"], "weights").stat().st_size == 60 << 20
     assert not (root / "incoming").exists()
+
+
+def test_sync_reads_the_settings_of_the_whole_project(laptop: Laptop, app: Path) -> None:
+    """From a subdirectory, too: what is wrong in the root's settings is said there."""
+    write(app, {"rvstate.toml": "[snapshot]\nkeep_dayz = 1\n"})
+    for words in (("push", "--dry-run"), ("pull", "train.py"), ("push",)):
+        done = laptop.run("sync", *words, cwd=app / "sub", status=64)
+        assert "keep_dayz" in done.stderr
+    write(app, {"rvstate.toml": "[snapshot]\nkeep_days = 1\n"})
+    sent = laptop.document("sync", "push", cwd=app / "sub")["sent"]
+    assert "train.py" in sent
+
+
+def test_a_path_from_the_root_needs_no_project(laptop: Laptop, app: Path, tmp_path: Path) -> None:
+    """It is brought to wherever one stands, the home directory included; others say what they
+    need."""
+    code = Path(laptop.document("sync", "push", cwd=app)["code"])
+    home = tmp_path / "home"
+    home.mkdir()
+    laptop.env |= {"HOME": str(home)}
+    laptop.run("sync", "pull", str(code / "train.py"), cwd=home)
+    assert (home / "train.py").read_text() == "print('one')\n"
+    done = laptop.run("sync", "pull", "train.py", cwd=home, status=3)
+    assert "in a project's workspace" in done.stderr
+
+
+def test_a_job_without_an_environment_needs_no_uv(laptop: Laptop, app: Path) -> None:
+    """Nothing is installed for a run that builds nothing."""
+    found = laptop.submit("train.py", cwd=app)
+    assert log(laptop, found) == "one\n"
+    plan = json.loads((laptop.home / "runs" / f"{found['run_id']}.json").read_text())["plan"]
+    assert not [line for line in plan if " tool " in line]

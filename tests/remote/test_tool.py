@@ -60,7 +60,7 @@ def test_installed_already(account: Account) -> None:
 @pytest.mark.parametrize(
     ("has_pip", "script", "reason"),
     [
-        (1, ":", "no Python with pip on the login node to install uv with; install uv by hand"),
+        (1, ":", "no Python with pip on the login node to install uv with; set [modules] python"),
         (0, "echo noise; echo no network >&2; exit 1", "pip could not install uv: no network"),
         (0, 'mkdir -p "$2/bin"; echo exit 1 >"$2/bin/uv"; exit 0', "does not run here"),
     ],

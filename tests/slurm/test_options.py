@@ -95,7 +95,7 @@ def test_raw_options() -> None:
         ("output", "x", "Remove"),
         ("wrap", "x", "Remove"),
         ("reservation", None, "man sbatch"),
-        ("contiguous", "x", "true"),
+        ("contiguous", "x", "alone"),
     ],
 )
 def test_raw_options_refused(key: str, value: str | None, words: str) -> None:

@@ -37,7 +37,7 @@ from rvstate.workflows.run.prepared import Prepared, tree_key
 from rvstate.workflows.session import Session
 
 # What a job needs of the account; links and the shell are `converge`'s business.
-_KINDS = frozenset({"directory", "env", "scripts", "tool"})
+KINDS = frozenset({"directory", "env", "scripts", "tool"})
 # A file that a user may not have meant to send.
 _LARGE_FILE = 50 << 20
 _SHOWN = 5
@@ -100,6 +100,9 @@ def prepare(
     workspace = layout.workspace(project.name, project.branch_component)
     check_identity(observed, workspace, project)
     chosen = environment.choose(wanted_env, order.words, layout, project, workspace, observed)
+    if chosen.ready:
+        # what builds environments is not needed then
+        plan = plan.only(KINDS - {"tool"})
     left = environment.left_behind(session, chosen, workspace, observed)
     run_id = order.run_id or new_run_id()
     spec = job_spec(
@@ -256,7 +259,7 @@ def wanted(session: Session, layout: Layout) -> DesiredState:
     config = session.config
     variables = session.state.variables()
     found = desired_state.account(config.settings, config.site, layout.account, variables)
-    return DesiredState(tuple(r for r in found.resources if r.kind in _KINDS))
+    return DesiredState(tuple(r for r in found.resources if r.kind in KINDS))
 
 
 def _question(

@@ -23,6 +23,7 @@ from rvstate.script import Script
 from rvstate.workflows.run.at_hand import UNNAMED, Code, at_hand
 from rvstate.workflows.run.order import ordered
 from rvstate.workflows.run.prepare import (
+    KINDS,
     begin,
     check_identity,
     check_plan,
@@ -185,6 +186,9 @@ def repeated(
     run = run_id or new_run_id()
     spec = _spec(session, then, layout, workspace, run)
     ready = _is_ready(observed, then.environment)
+    if ready:
+        # what builds environments is not needed then
+        plan = plan.only(KINDS - {"tool"})
     code_state, source = tree.state, None
     if code is None:
         source = RemotePath(str(found["copied_from" if run_id else "snapshot"]))

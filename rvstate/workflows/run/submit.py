@@ -9,7 +9,9 @@ from dataclasses import replace
 from rvstate.diff import human_bytes
 from rvstate.errors import (
     ConvergeError,
+    ParseError,
     ProbeError,
+    RefusedError,
     RvstateError,
     SubmitError,
     UnreachableError,
@@ -17,6 +19,7 @@ from rvstate.errors import (
 from rvstate.model.project import Tree
 from rvstate.script import Script
 from rvstate.shell import join
+from rvstate.slurm import offers, sinfo
 from rvstate.workflows.run.prepared import Prepared, Submitted, tree_key
 from rvstate.workflows.run.receipt import receipt
 from rvstate.workflows.run.scripts import build_script, push_script, submit_script
@@ -36,6 +39,7 @@ def submit(
 
     Raises:
         ConvergeError, SubmitError: A step failed; its own words are in the message.
+        RefusedError: Nothing at the site fits the request.
     """
     begun = receipt(session, prepared, None)
     session.state.keep_receipt(prepared.run_id, begun)
@@ -46,14 +50,31 @@ def submit(
             f"{error.message} Whether the job was submitted is not known here.",
             "Run `rvstate run --resume`: it finds the job, or submits it, never twice.",
         ) from error
-    except RvstateError as error:
+    except RvstateError as failed:
         # an answer, though not the one hoped for: nothing is left to be taken up again
-        session.state.keep_receipt(prepared.run_id, {**begun, "failed": error.message})
-        raise
+        session.state.keep_receipt(prepared.run_id, {**begun, "failed": failed.message})
+        raise _offered(session, prepared, failed) from failed
     if prepared.known is not prepared.tree:
         session.state.keep_tree(tree_key(session, prepared.workspace), prepared.tree)
     session.state.keep_receipt(prepared.run_id, receipt(session, prepared, job))
     return Submitted(prepared, job, new, session.transport.commands, _told(said, prepared))
+
+
+def _offered(session: Session, prepared: Prepared, error: RvstateError) -> RvstateError:
+    """The same error; where nothing at the site fits the request, a refusal with what there is."""
+    if not isinstance(error, SubmitError) or not offers.is_impossible(error.message):
+        return error
+    said = [
+        session.transport.execute(join(command)).output.decode("utf-8", "replace")
+        for command in (sinfo.PARTITIONS_COMMAND, sinfo.NODES_COMMAND)
+    ]
+    try:
+        partitions, nodes = sinfo.parse_partitions(said[0]), sinfo.parse_nodes(said[1])
+    except ParseError:
+        # what Slurm said itself is enough then
+        return error
+    offered = offers.in_words(partitions, nodes, prepared.spec.options.partition)
+    return RefusedError(error.message, offered or error.remedy)
 
 
 def _twice(
@@ -66,7 +87,8 @@ def _twice(
         )
     if job is None:
         # somebody pushed meanwhile, or changed a file over there: send all of it, once
-        job, new, said = _attempt(session, replace(prepared, code_state=""), tell, known=None)
+        job, new, more = _attempt(session, replace(prepared, code_state=""), tell, known=None)
+        said = (*said, *more)
     if job is None:
         raise SubmitError(
             "Another rvstate keeps changing this workspace.", "Wait for it, then try again."
@@ -113,15 +135,16 @@ def push_only(session: Session, prepared: Prepared, tell: Callable[[str], None])
     """
     from rvstate.infra import runs
 
-    said: tuple[str, ...] = ("stale",)
+    said: tuple[str, ...] = ()
     for known, state in ((prepared.known, prepared.code_state), (None, "")):
         script = push_script(replace(prepared, code_state=state), known, tell)
         scripts = runs.Scripts(push=script, build=None, submit=None)
         if script is None and prepared.plan.empty:
             return ()
         transport, layout, plan = session.transport, prepared.layout, prepared.plan
-        _, _, said = runs.run(transport, layout, plan, prepared.observed, scripts, tell)
-        if "stale" not in said:
+        _, _, more = runs.run(transport, layout, plan, prepared.observed, scripts, tell)
+        said = (*said, *more)
+        if "stale" not in more:
             break
     else:
         raise ConvergeError(
@@ -136,6 +159,7 @@ def tested(session: Session, prepared: Prepared) -> str:
 
     Raises:
         SubmitError: Slurm would not take it.
+        RefusedError: Nothing at the site fits it.
     """
     if session.config.site.scheduler == "process":
         return ""
@@ -144,10 +168,11 @@ def tested(session: Session, prepared: Prepared) -> str:
     done = session.transport.execute(join(words), text)
     said = " ".join(done.errors.split()).removeprefix("sbatch: ")
     if done.status != 0:
-        raise SubmitError(
+        error = SubmitError(
             f"Slurm would not take this job: {said or 'it gave no reason'}",
             "Change the options, or ask the site what your account may use.",
         )
+        raise _offered(session, prepared, error)
     return said
 
 

@@ -1,0 +1,61 @@
+"""What a submission that had to be made twice says, and why one failed before it began."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from rvstate.infra import drive, runs
+from rvstate.model.layout import Account, Layout
+from rvstate.model.observed import ObservedState
+from rvstate.model.plan import Action, Change, Plan
+from rvstate.model.resources import Tool
+from rvstate.paths import RemotePath
+from rvstate.script import Answer
+from rvstate.workflows.run import submit
+from rvstate.workflows.run.prepare import Prepared
+
+WHO = Account("me", 1, RemotePath("/home/me"), RemotePath("/scratch/me"))
+
+
+def test_what_was_kept_is_said_though_all_was_sent_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first attempt put files aside; the second one, which got the job, does not know."""
+    attempts = [(None, False, ("aside /w/aside-1", "stale")), ("41", True, ("submitted 41",))]
+    monkeypatch.setattr(submit, "_attempt", lambda *_args, **_more: attempts.pop(0))
+    monkeypatch.setattr(submit, "replace", lambda prepared, **_changes: prepared)
+    prepared = cast("Prepared", SimpleNamespace(known=None))
+    job, new, said = submit._twice(cast("Any", None), prepared, lambda _: None, False)
+    assert (job, new) == ("41", True)
+    assert submit._told(said, prepared) == (
+        "files in the workspace that were not sent from here are kept in /w/aside-1",
+    )
+
+
+@pytest.mark.parametrize(
+    ("body", "errors", "said"),
+    [
+        (b"failed 0 rvstate: no Python with pip\n", "", "uv: no Python with pip"),
+        (b"", "rvstate: another rvstate is changing this account\n", "uv: another rvstate is"),
+        (b"", "", "uv: the script ended early"),
+    ],
+)
+def test_a_resource_that_cannot_be_made_so_gives_its_reason(
+    monkeypatch: pytest.MonkeyPatch, body: bytes, errors: str, said: str
+) -> None:
+    """In the script's own words, named after the resource, with the job not submitted."""
+    report = drive.Report(True, False, Answer(1, (("", body),)), errors)
+    monkeypatch.setattr(drive, "run", lambda *_: (report,))
+    change = Change(Tool("uv", RemotePath("/scratch/me/.rv/tools"), None), Action.CREATE, "absent")
+    observed = ObservedState(WHO, {}, {}, {}, {}, {}, {})
+    with pytest.raises(runs.ConvergeError, match="so no job was submitted") as caught:
+        runs.run(
+            cast("Any", None),
+            Layout(WHO),
+            Plan((change,)),
+            observed,
+            runs.Scripts(None, None, None),
+            lambda _: None,
+        )
+    assert said in caught.value.message

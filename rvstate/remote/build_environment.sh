@@ -4,16 +4,19 @@
 #       The payload is a tar archive: recipe, inputs (./PATH, each ended by NUL) and check.py.
 #       The inputs are taken from CODE, whose manifest must say STATE before and after, else `stale`;
 #       STATE -: CODE is a snapshot, which has none and stays as it is.
-#       CODE -: recipe and inputs are those that GENERATION itself keeps (GENERATION/.rvstate).
 #   main finish GENERATION     build what was left for a compute node (at a job's start: job.sh)
+#   main arrive GENERATION     wait for whoever mends it, and put what is mended in its place
 #   main cancel LOCK TOKEN     end the build that was begun with TOKEN; its half is removed
 #   main added GENERATION      what was installed by hand since: `added NAME==VERSION`, `gone ...`
 # CACHE: uv's cache, on the file system of the environments, so that files are links and not copies.
+# What a build came to is kept in GENERATION/.rvstate/installed and, with what it was made from, in
+# the archive .NAME.kept beside the generation: built once more, it gets the same versions.
 # The stamp is written last, so a build that was killed is invisible.  The recipe's lines are
 # `KEY VALUE` (model/environment/spec.py).  Says `built GENERATION`, and beside it `deferred NAME`,
 # `note TEXT`, `size FILES BYTES NEW-BYTES`.  Progress comes on standard error.
 # shellcheck shell=sh
 # shellcheck disable=SC2154 # rv_* come from lib.sh, which travels in front
+# shellcheck disable=SC2015 # what stands last says what went wrong, wherever it did
 
 main() {
     verb=$1
@@ -21,6 +24,7 @@ main() {
     case $verb in
         build) build_main "$@" ;;
         finish) finish_main "$@" ;;
+        arrive) arrive "$1" ;;
         cancel) cancel "$@" ;;
         added) added "$1" ;;
     esac
@@ -100,23 +104,35 @@ room() {
 take_inputs() {
     taken=
     rm -rf "$inputs" && mkdir -p "$inputs" || return 1
-    if [ "$code" = - ]; then
-        cp -R -p "$generation/.rvstate/recipe" "$generation/.rvstate/sources" \
-            "$generation/.rvstate/check.py" "$inputs/" ||
-            rv_fail "$generation does not keep what it was built from" || return 1
-        return 0
-    fi
     base64 -d | (cd "$inputs" && tar -xzmof -) || rv_fail "the recipe did not arrive whole" || return 1
     if current && mkdir "$inputs/sources" &&
         { (cd -- "$code" && tar --null -T "$inputs/inputs" -chf -) || : >"$inputs/torn"; } |
         (cd "$inputs/sources" && tar -xmof -) && [ ! -e "$inputs/torn" ] && current; then
         rm -f "$inputs/inputs"
+        remember "$generation"
         # the project itself is imported from each job's snapshot, never from an installed copy
         find "$inputs/sources" -name '*.txt' -type f -exec sed -i -E \
             's/^[[:space:]]*((-e|--editable)[ =]?[[:space:]]*)?\.\/?(\[[^]]*\])?([[:space:]]*(;.*|#.*)?)$/# &/' {} +
     else
         taken=stale
     fi
+}
+
+# remember GENERATION: what its last build came to, where that is known: former and origins-former.
+remember() {
+    archive=${1%/*}/.${1##*/}.kept
+    for list in installed origins; do
+        if [ -s "$1/.rvstate/$list" ]; then
+            cp "$1/.rvstate/$list" "$inputs/$list-former"
+        elif [ -s "$archive" ]; then
+            tar -xOf "$archive" "$list" >"$inputs/$list-former" 2>/dev/null || rm -f "$inputs/$list-former"
+        fi
+    done
+    # of one that a job was still to finish, only the build before knew all
+    if { [ -s "$1/.rvstate/deferred" ] || [ -e "$1/.rvstate/whole" ]; } && [ -s "$1/.rvstate/installed-former" ]; then
+        cp "$1/.rvstate/installed-former" "$inputs/installed-former"
+    fi
+    return 0
 }
 
 # Whether the code is still that of the run, and not what another one brought meanwhile.
@@ -159,7 +175,7 @@ build() {
         install_here || return 1
     fi
     [ -s "$place/deferred" ] || [ -e "$place/whole" ] || rm -f "$place/deferred"
-    check || return 1
+    check && list_installed || return 1
     printf '%s\n%s\n' "$uv" "$cache" >"$place/tools"
 }
 
@@ -255,6 +271,7 @@ module_python() {
 # install_declared OPTION...: everything that the sources declare but the deferred packages.
 install_declared() {
     set -- "$uv" pip install --python "$generation/bin/python" "$@"
+    if [ -s "$place/versions" ]; then set -- "$@" --constraint "$place/versions"; fi
     while IFS= read -r source; do
         case ${source##*/} in
             uv.lock)
@@ -298,14 +315,95 @@ prepare_install() {
         printf '%s; sys_platform == "never"\n' "$name" >>"$place/overrides"
         printf '%s\n' "$name" >>"$place/excluded"
     done
+    former "$@"
+}
+
+# former NAME...: the versions of the last build, but of these and of what is given free.  A lock
+# says them by itself, and of what came from an address that address is kept.
+former() {
+    : >"$place/versions"
+    [ -s "$place/installed-former" ] || return 0
+    if grep -q -E '(^|/)(uv\.lock|pylock(\.[^./]+)?\.toml)$' "$place/from"; then return 0; fi
+    touch "$place/free" "$place/origins-former"
+    printf '%s\n' "$@" | cat - "$place/free" | plain >"$place/let-go"
+    cut -d ' ' -f 1 "$place/origins-former" | cat - "$place/installed-former" | by_name "$place/let-go" |
+        sort | uniq -u >"$place/versions"
+    sed -n 's/^[^ ]* //p' "$place/origins-former" | grep ' @ git+' | by_name "$place/let-go" >>"$place/overrides"
+}
+
+# Names as all tools compare them.
+plain() {
+    tr 'A-Z_.' 'a-z--' | sed 's/--*/-/g'
+}
+
+# by_name FILE: of the lines on standard input, each NAME==... or `NAME @ ...`, those whose name is not in it.
+by_name() {
+    awk -v file="$1" '
+        BEGIN { while ((getline name <file) > 0) skip[name] }
+        {
+            name = tolower($0)
+            sub(/(==| @ ).*/, "", name)
+            gsub(/[-_.]+/, "-", name)
+            if (!(name in skip)) print
+        }'
+}
+
+# A version that cannot be had any more is given free: the one that is named, else all.
+give_free() {
+    [ -s "$place/versions" ] || return 1
+    # from the cache alone? an index may have dropped what was fetched once, or not be reached
+    if [ -z "$offline" ]; then
+        [ -z "$(unbuilt)" ] || return 1
+        offline=--offline
+        return 0
+    fi
+    offline=
+    # as one line: it is broken to fit a terminal
+    grep -q 'No solution found' "$place/failed" || return 1
+    tr -s '\n ' ' ' <"$place/failed" | grep -o 'no version of [A-Za-z0-9._-]*==' |
+        sed 's/.* //;s/==$//' | sort -u >"$place/free-now"
+    if ! [ -s "$place/free-now" ]; then sed 's/==.*//' "$place/versions" >"$place/free-now"; fi
+    sed 's/$/ cannot be had in its former version any more/' "$place/free-now" >&2
+    cat "$place/free-now" >>"$place/free"
+}
+
+# What nothing asks for, pip before all, in its former version; then what became of all of them.
+settle() {
+    [ -s "$place/installed-former" ] || return 0
+    distributions "$generation" >"$place/now"
+    cp "$place/now" "$place/here"
+    differing | sed 's/ .*//' >"$place/rest"
+    while IFS= read -r one; do
+        case $one in
+            pip==* | setuptools==* | wheel==*)
+                gently "$uv" pip install --quiet --no-deps --python "$generation/bin/python" "$one" >&2 2>&1 </dev/null ||
+                    gently "$uv" pip install --quiet --offline --no-deps --python "$generation/bin/python" "$one" >&2 2>&1 </dev/null || :
+                ;;
+        esac
+    done <"$place/rest"
+    distributions "$generation" >"$place/here"
+    differing >"$place/otherwise"
+}
+
+# NAME==VERSION of the last build, and behind it the version that is here.
+differing() {
+    awk -F == 'FILENAME == ARGV[1] { here[$1] = $2; next } ($1 in here) && here[$1] != $2 { print $0, here[$1] }' \
+        "$place/here" "$place/installed-former"
 }
 
 # On the login node: what fails to be built is left for a compute node; any other failure is one.
 install_here() {
+    offline=
+    mended=
     while :; do
         # shellcheck disable=SC2046 # names of packages
         prepare_install $(cat "$place/deferred")
-        install_declared && break
+        # shellcheck disable=SC2086 # an option or nothing
+        install_declared $offline && break
+        if [ -z "$offline" ]; then cp "$place/said" "$place/failed"; fi
+        if mend_cache || give_free; then continue; fi
+        # what is told is why the index did not do
+        if [ -s "$place/failed" ]; then cp "$place/failed" "$place/said"; fi
         name=$(unbuilt)
         if [ -z "$name" ] || grep -q -x -F -e "$name" "$place/deferred" ||
             grep -q -E '(^|/)pylock(\.[^./]+)?\.toml$' "$place/from"; then
@@ -318,25 +416,50 @@ install_here() {
     if grep -q 'falling back to full copy' "$place/said"; then
         printf 'note the cache and the environments are on different file systems, so every file is copied: more space, more time\n'
     fi
-    respoiled || return 1
+    respoiled && settle || return 1
     [ -s "$place/deferred" ] || return 0
     # without isolation a build finds its backend in the environment
     aloud "$uv" pip install --python "$generation/bin/python" setuptools wheel || return 1
     [ "$(recipe internet)" != no ] || fetch
 }
 
+# A purge that took single files of the cache: the package that uv could not link is fetched anew.
+mend_cache() {
+    name=$(sed -n 's/.*Failed to install: .*(\([A-Za-z0-9._-]*\)==.*/\1/p' "$place/said" | head -n 1)
+    # ENOENT
+    [ -n "$name" ] && grep -q 'os error 2)' "$place/said" || return 1
+    case " $mended " in *" $name "*) return 1 ;; esac
+    mended="$mended $name"
+    clean_cache "$name"
+}
+
+clean_cache() {
+    gently "$uv" cache clean --quiet --force "$@" >&2 2>&1 || gently "$uv" cache clean --quiet "$@" >&2
+}
+
 # uv's cache may have lost files to a purge, or share one that somebody edited by force: what has such
 # a file is fetched anew.
 respoiled() {
-    spoiled=$(gently "$generation/bin/python" "$place/check.py" spoiled) || return 0
-    [ -n "$spoiled" ] || return 0
+    find_spoiled || return 0
     set --
     for name in $spoiled; do set -- "$@" --reinstall-package "$name" --refresh-package "$name"; done
     printf 'note files of %s in the cache were changed or are missing, so they are fetched again\n' \
         "$(printf '%s\n' "$spoiled" | paste -s -d ' ' -)"
     # shellcheck disable=SC2086 # names of packages
-    gently "$uv" cache clean --quiet --force $spoiled >&2 2>&1 || gently "$uv" cache clean --quiet $spoiled >&2 || return 1
-    install_declared "$@"
+    clean_cache $spoiled || return 1
+    install_declared "$@" || return 1
+    # what nothing asks for, pip before all
+    find_spoiled || return 0
+    distributions "$generation" >"$place/here"
+    printf '%s\n' "$spoiled" | plain >"$place/spoiled"
+    set -- "$uv" pip install --quiet --no-deps --reinstall --python "$generation/bin/python"
+    by_name "$place/spoiled" <"$place/here" >"$place/fine"
+    for one in $(comm -13 "$place/fine" "$place/here"); do set -- "$@" "$one"; done
+    gently "$@" >&2 </dev/null
+}
+
+find_spoiled() {
+    spoiled=$(gently "$generation/bin/python" "$place/check.py" spoiled) && [ -n "$spoiled" ]
 }
 
 # The package that failed while it was built; nothing for any other failure.
@@ -385,14 +508,32 @@ check() {
 stamp() {
     # links into uv's cache are read-only: an edit in place would reach every other environment
     find "$generation" -type f -links +1 -perm -200 -exec chmod a-w {} + || return 1
-    distributions "$generation" >"$place/installed" || return 1
     measure
     # what it is checked against later (verify.sh); files from a cache may be years old
-    rv_renew "$generation" && rv_manifest "$generation" "$place/manifest" || return 1
+    rv_renew "$generation" && rv_manifest "$generation" "$place/manifest" &&
+        keep_beside "$generation" "${at:-$generation}" || return 1
     {
         printf '%s\n' "${generation##*/}"
         "$generation/bin/python" --version
     } | rv_store "$generation/.rvstate-environment" 644
+}
+
+# What was installed, before anybody adds to it.
+list_installed() {
+    distributions "$generation" >"$place/installed" || return 1
+    for found in "$generation"/lib/python*/site-packages; do
+        if [ -d "$found" ]; then
+            gently "$generation/bin/python" "$place/check.py" origins "$found" >"$place/origins" || return 1
+        fi
+    done
+}
+
+# keep_beside GENERATION PATH: what the generation was built from, and came to, beside PATH.
+keep_beside() {
+    set -- "$1" "${2%/*}/.${2##*/}.kept"
+    touch "$1/.rvstate/origins" &&
+        tar -C "$1/.rvstate" -cf - recipe sources check.py tools installed origins | rv_store "$2" 600 &&
+        tar -tf "$2" installed >/dev/null 2>&1 || rv_fail "what $1 was built from could not be kept beside it"
 }
 
 measure() {
@@ -406,6 +547,13 @@ report() {
     if [ -e "$place/whole" ]; then printf 'note everything is installed by the first job\n'; fi
     if [ -s "$place/deferred" ]; then sed 's/^/deferred /' "$place/deferred"; fi
     if [ -s "$place/size" ]; then printf 'size %s\n' "$(cat "$place/size")"; fi
+    if [ -s "$place/otherwise" ]; then printf 'note %s\n' "$(otherwise)"; fi
+}
+
+# What came in another version than the last time, in words.
+otherwise() {
+    printf 'other versions than before, which cannot be had any more: %s' \
+        "$(sed 's/ / is now /' "$place/otherwise" | paste -s -d , - | sed 's/,/, /g')"
 }
 
 # The installed distributions of an environment, NAME==VERSION, sorted.
@@ -434,6 +582,22 @@ switch() {
     mv -fT "$link.new" "$link" 2>/dev/null || { rm -f "$link" && mv -f "$link.new" "$link"; }
 }
 
+# A job that starts while its environment is mended waits for that; where whoever mended it died in
+# between its two renames, the whole one is put in its place.
+arrive() {
+    rv_lock "${1%/*}/lock" 600 || return 1
+    if ! [ -x "$1/bin/python" ] && [ -s "${1%/*}/.healing/${1##*/}/.rvstate-environment" ]; then exchange "$1"; fi
+}
+
+# exchange GENERATION: what was built aside takes its place.
+exchange() {
+    set -- "$1" "${1%/*}/.healing" "${1%/*}/.gone-${1##*/}"
+    rm -rf "$3" || return 1
+    if [ -e "$1" ]; then mv "$1" "$3" || return 1; fi
+    mv "$2/${1##*/}" "$1" || return 1
+    rm -rf "$3" "$2"
+}
+
 # On a compute node, with the site's compiler loaded: the rest, then a stamp anew.
 finish_main() {
     generation=$1
@@ -455,11 +619,13 @@ finish_main() {
         set -- "$@" --offline
         if [ -d "$place/fetched" ]; then set -- "$@" --find-links "$place/fetched"; fi
     fi
+    # in other versions rather than not at all
     install_declared "$@" --constraint "$place/pins" ||
+        { [ -s "$place/versions" ] && : >"$place/versions" && install_declared "$@" --constraint "$place/pins"; } ||
         rv_fail "what was left for the compute node could not be built" || return 1
     cp "$place/deferred" "$place/deferred.was"
     : >"$place/deferred"
     rm -f "$place/whole"
     check || { mv -f "$place/deferred.was" "$place/deferred"; return 1; }
-    stamp && rm -f "$place/deferred" "$place/deferred.was"
+    list_installed && stamp && rm -f "$place/deferred" "$place/deferred.was"
 }

@@ -2,11 +2,14 @@
 
     python check.py imports KEPT ENVIRONMENTS declared|named [MODULE]...
     python check.py spoiled
+    python check.py origins DIRECTORY
 
 Runs on the cluster with whatever Python (3.8 or later) the environment has, so it imports nothing
 of rvstate.  `declared`: the modules of every distribution that was asked for by name.  Each is
 imported by a process of its own.  What fails for want of a module or a library is said, and the
 exit status is 1; what wants a GPU, or fails for reasons of its own, is only noted.
+`origins`: the distributions in a site-packages directory, of whichever environment, that came from
+an address or a directory and from no index: `NAME==VERSION`, a blank, and what pip would be asked.
 
 KEPT gets a line for each import that succeeded: the module, and NAME=DIGEST for the interpreter and
 for all that the import loaded or looked for (`-` where it found nothing).  Where the same stands in
@@ -21,6 +24,7 @@ import csv
 import glob
 import hashlib
 import importlib.metadata
+import json
 import os
 import re
 import stat
@@ -199,6 +203,27 @@ def _intact(path: str, expected: str) -> bool:
     return base64.urlsafe_b64encode(digest).rstrip(b"=").decode() == value
 
 
+def origins(directory: str) -> list[str]:
+    """What to ask pip for to get again what no index brought (PEP 610)."""
+    found = []
+    for distribution in importlib.metadata.distributions(path=[directory]):
+        try:
+            origin = json.loads(distribution.read_text("direct_url.json") or "{}")
+            name, url = distribution.metadata["Name"], str(origin["url"])
+        except (ValueError, KeyError, TypeError):
+            continue
+        vcs = origin.get("vcs_info", {})
+        if vcs:
+            url = f"{vcs.get('vcs', 'git')}+{url}@{vcs.get('commit_id', '')}"
+        if origin.get("subdirectory"):
+            url += f"#subdirectory={origin['subdirectory']}"
+        folder = str(getattr(distribution, "_path", "")).rpartition("/")[2]
+        pair = folder.replace(".dist-info", "").replace("-", "==", 1)
+        editable = origin.get("dir_info", {}).get("editable", False)
+        found.append(f"{pair} -e {url}" if editable else f"{pair} {name} @ {url}")
+    return sorted(found)
+
+
 def imports(kept: str, environments: str, names: list[str]) -> int:
     """Try them, say what is wrong, and answer how many failed."""
     here = Contents()
@@ -229,9 +254,9 @@ def imports(kept: str, environments: str, names: list[str]) -> int:
 
 def main(words: list[str]) -> int:
     """Do as the words say, and answer the exit status."""
-    if words[0] == "spoiled":
-        for name in spoiled():
-            print(name)
+    if words[0] in ("spoiled", "origins"):
+        for line in spoiled() if words[0] == "spoiled" else origins(words[1]):
+            print(line)
         return 0
     names = words[4:] if words[3] == "named" else declared()
     return 1 if imports(words[1], words[2], names) else 0

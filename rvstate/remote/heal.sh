@@ -3,12 +3,14 @@
 #   main PATIENCE TOOLS CACHE LINK...
 # LINK: a branch's link to its environment, found damaged by the look.  TOOLS: where rvstate keeps
 # programs.  CACHE: uv's.  Each is looked at once more under the lock of its branch's builds.
-# One that keeps what it was built from is built again aside (build_environment.sh travels in front),
+# One that keeps what it was built from, in itself or beside it, is built again aside in the same
+# versions (build_environment.sh travels in front),
 # what was added by hand is put back, and the whole takes its place.  Any other loses link and stamp,
 # so that the next run of its project builds it anew.
 # Says "done N [NOTE]" or "failed N REASON" for each.
 # shellcheck shell=sh
 # shellcheck disable=SC2154 # rv_* come from lib.sh, which travels in front
+# shellcheck disable=SC2034 # what building is told
 
 main() {
     patience=$1
@@ -37,19 +39,19 @@ heal() {
     esac
     branch=${damaged%/*}
     fresh=$branch/.healing/${damaged##*/}
-    if [ -d "$branch" ]; then
-        (rv_lock "$branch/lock" "$patience") || return 1
-    fi
-    # somebody may have built it anew meanwhile
-    if sound "$damaged"; then return 0; fi
-    if ! sound "$fresh" && [ -s "$damaged/.rvstate/recipe" ] &&
-        [ -s "$damaged/.rvstate/check.py" ] && [ -d "$damaged/.rvstate/sources" ]; then
-        (rebuild) || return 1
-    fi
     if [ -d "$branch" ]; then rv_lock "$branch/lock" "$patience" || return 1; fi
+    # somebody may have built it anew meanwhile
     if [ "$(readlink "$link" 2>/dev/null)" != "$damaged" ] || sound "$damaged"; then
         rm -rf "$branch/.healing"
-    elif sound "$fresh"; then
+        return 0
+    fi
+    recall
+    if unharmed; then
+        printf 'what it was built from was put back\n'
+        return 0
+    fi
+    if ! sound "$fresh" && remembered; then rebuild || return 1; fi
+    if sound "$fresh"; then
         take_its_place
     else
         # the stamp first: without it nothing takes the generation for finished
@@ -66,39 +68,93 @@ sound() {
     [ "$state" != damaged ]
 }
 
-# Build $fresh from what $damaged keeps; stamped when all of it is as it will be.
-rebuild() {
-    uv=$(PATH=$PATH:$HOME/.local/bin:$HOME/.cargo/bin:$tools/bin && command -v uv) ||
-        rv_fail "there is no uv to build it with; run converge again" || return 1
-    extra=$(added "$damaged" 2>/dev/null | sed -n 's/^added //p')
-    rm -rf "$branch/.healing" && mkdir -p "$fresh" && cp -R -p "$damaged/.rvstate" "$fresh/" || return 1
-    # what it was checked against is made anew
-    rm -f "$fresh/.rvstate/manifest" "$fresh/.rvstate/verified" "$fresh/.rvstate/made"
-    said=$(build_main "$branch/lock" "$patience" "$branch/.healing/link" "$fresh" "$uv" "$cache" - - heal 2>&1) ||
-        rv_fail "it could not be built again: ${said##*"$rv_newline"}" || return 1
-    rm -f "$fresh/.rvstate-environment" || return 1
-    put_back
-    relocate || return 1
-    rv_renew "$fresh" && rv_manifest "$fresh" "$fresh/.rvstate/manifest" || return 1
-    {
-        printf '%s\n' "${damaged##*/}"
-        "$fresh/bin/python" --version
-    } | rv_store "$fresh/.rvstate-environment" 644
+# Put back what it was built from, from the copy beside it: single files of it may be gone, or cut.
+recall() {
+    kept=$branch/.${damaged##*/}.kept
+    if [ -s "$kept" ] && tar -tf "$kept" >/dev/null 2>&1; then
+        mkdir -p "$damaged/.rvstate" && tar -C "$damaged/.rvstate" -xmf "$kept"
+    fi
 }
 
-# What the user had added by hand.
-put_back() {
-    [ -n "$extra" ] || return 0
-    # shellcheck disable=SC2086 # NAME==VERSION each
-    UV_CACHE_DIR=$cache nice "$uv" pip install --quiet --python "$fresh/bin/python" $extra >/dev/null 2>&1 &&
-        return 0
-    for one in $extra; do
-        UV_CACHE_DIR=$cache nice "$uv" pip install --quiet --python "$fresh/bin/python" "$one" >/dev/null 2>&1 ||
-            lost="${lost:-} $one"
+# Whether there is all that a build needs.
+remembered() {
+    [ -s "$damaged/.rvstate/recipe" ] && [ -s "$damaged/.rvstate/check.py" ] &&
+        [ -d "$damaged/.rvstate/sources" ] || return 1
+    sed -n 's/^source //p' "$damaged/.rvstate/recipe" | while IFS= read -r source; do
+        [ -e "$damaged/.rvstate/sources/$source" ] || exit 1
     done
-    if [ -n "${lost:-}" ]; then
-        printf '%s\n' "$lost" >"$fresh/.rvstate/lost"
-    fi
+}
+
+# Whether nothing but what it was built from was damaged, and that is back.
+unharmed() {
+    [ -s "$damaged/.rvstate-environment" ] && "$damaged/bin/python" -c '' >/dev/null 2>&1 </dev/null &&
+        rv_whole "$damaged/.rvstate/manifest" || return 1
+    ! rv_compare "$damaged" "$damaged/.rvstate/manifest" | grep -q -v '^added ' || return 1
+    printf '%s sound\n' "$(date +%s)" | rv_store "$damaged/.rvstate/verified" 644
+}
+
+# Build $fresh from what $damaged keeps; stamped when all of it is as it will be.
+rebuild() {
+    # a PATH of another shell may have had it
+    uv=$(PATH=$PATH:$HOME/.local/bin:$HOME/.cargo/bin:$tools/bin && command -v uv) ||
+        { read -r uv <"$damaged/.rvstate/tools" && [ -x "$uv" ]; } 2>/dev/null ||
+        rv_fail "there is no uv to build it with; run converge again" || return 1
+    find_extra >"$damaged/.rvstate/extra" || return 1
+    rm -rf "$branch/.healing" && mkdir -p "$fresh" || return 1
+    said=$(remake 2>&1) && return 0
+    rm -rf "$fresh"
+    said=${said##*"$rv_newline"}
+    rv_fail "it could not be built again: ${said#rvstate: }"
+}
+
+# What was added by hand, and what a job saw added whose traces a purge has taken with it.
+find_extra() {
+    distributions "$damaged" | sed 's/==.*//' | plain >"$damaged/.rvstate/names"
+    added "$damaged" | sed -n 's/^added //p'
+    if [ -s "$damaged/.rvstate/added" ]; then by_name "$damaged/.rvstate/names" <"$damaged/.rvstate/added"; fi
+}
+
+# As a run's build does it, and what was added by hand on top.
+remake() {
+    lock=$branch/lock
+    generation=$fresh
+    at=$damaged
+    inputs=$branch/.inputs-${damaged##*/}
+    trap 'rm -rf "$inputs"' EXIT
+    room && rm -rf "$inputs" && mkdir "$inputs" || return 1
+    cp -R -p "$damaged/.rvstate/recipe" "$damaged/.rvstate/sources" "$damaged/.rvstate/check.py" \
+        "$damaged/.rvstate/extra" "$inputs/" && remember "$damaged" && build && put_back && relocate && stamp
+}
+
+# What the user had added by hand, each in its version or from where it came.
+put_back() {
+    [ -s "$place/extra" ] || return 0
+    for found in "$damaged"/lib/python*/site-packages; do
+        if [ -d "$found" ]; then "$fresh/bin/python" "$place/check.py" origins "$found"; fi
+    done >"$place/extra-origins" 2>/dev/null
+    awk 'FILENAME == ARGV[1] { at = index($0, " "); from[substr($0, 1, at - 1)] = substr($0, at + 1); next }
+        { print ($0 in from) ? from[$0] : $0 }' "$place/extra-origins" "$place/extra" >"$place/extra-wanted"
+    # the indexes and places that the project names
+    for source in "$place"/sources/*.txt; do
+        if [ -f "$source" ]; then grep -E '^[[:space:]]*(--?(extra-)?index-url|-i|--find-links|-f|--no-index|--pre|--trusted-host)' "$source"; fi
+    done >"$place/places"
+    add "$place/extra-wanted" && return 0
+    while IFS= read -r one; do
+        printf '%s\n' "$one" >"$place/extra-one"
+        add "$place/extra-one" || printf '%s\n' "$one" >>"$place/lost"
+    done <"$place/extra-wanted"
+    return 0
+}
+
+# add FILE: install what it lists and nothing else; from the cache alone where no index has it.
+add() {
+    cat "$place/places" "$1" >"$place/asked"
+    (cd -- "$place/sources" &&
+        { install_asked </dev/null || install_asked --offline </dev/null; }) >/dev/null 2>&1
+}
+
+install_asked() {
+    gently "$uv" pip install --quiet --no-deps "$@" --python "$fresh/bin/python" --requirement "$place/asked"
 }
 
 # Programs name the interpreter by its path, which is another one in a moment.
@@ -110,16 +166,12 @@ relocate() {
 }
 
 take_its_place() {
-    gone=$branch/.gone-${damaged##*/}
-    rm -rf "$gone" || return 1
-    if [ -e "$damaged" ]; then mv "$damaged" "$gone" || return 1; fi
-    mv "$fresh" "$damaged" || return 1
-    rm -rf "$gone" "$branch/.healing"
-    if [ -s "$damaged/.rvstate/lost" ]; then
-        printf 'it was built again, but what was added by hand could not be put back:%s\n' \
-            "$(cat "$damaged/.rvstate/lost")"
-        rm -f "$damaged/.rvstate/lost"
-    else
-        printf 'it was built again\n'
+    exchange "$damaged" || return 1
+    place=$damaged/.rvstate
+    printf 'it was built again'
+    if [ -s "$place/otherwise" ]; then printf '; %s' "$(otherwise)"; fi
+    if [ -s "$place/lost" ]; then
+        printf '; what was added by hand and could not be put back: %s' "$(paste -s -d ' ' - <"$place/lost")"
     fi
+    printf '\n'
 }

@@ -169,6 +169,10 @@ rv_modules() {
 
 # rv_environment DIRECTORY: put a Python environment in front.
 rv_environment() {
+    if ! [ -x "$1/bin/python" ] && [ -d "${1%/*}/.healing" ]; then
+        printf 'rvstate: the environment is being mended; waiting for it\n' >&2
+        rv_build arrive "$1"
+    fi
     [ -x "$1/bin/python" ] || rv_give_up "the environment $1 is gone; submit again to rebuild it"
     if [ -s "$1/.rvstate/deferred" ] || [ -e "$1/.rvstate/whole" ]; then rv_finish "$1"; fi
     rv_generation=$1
@@ -178,13 +182,18 @@ rv_environment() {
 # rv_finish GENERATION: build what the login node could not, with the site's compiler; the job ends
 # here where that fails.  Jobs that start at once wait for the first of them.
 rv_finish() {
-    local compiler library=${BASH_SOURCE[0]%/*}
+    local compiler
     compiler=$(sed -n 's/^compiler //p' "$1/.rvstate/recipe" 2>/dev/null)
     (
         if [ -n "$compiler" ]; then rv_modules "$compiler"; fi
-        # shellcheck disable=SC2016 # expanded there
-        exec sh -c '. "$1/lib.sh" && . "$1/environment.sh" && main finish "$2"' sh "$library" "$1" >&2
+        rv_build finish "$1"
     ) || rv_give_up "the environment's packages ($(paste -s -d ' ' - <"$1/.rvstate/deferred" 2>/dev/null)) could not be built on this node; the lines above say why"
+}
+
+# rv_build VERB GENERATION: what builds environments, in a shell of its own.
+rv_build() {
+    # shellcheck disable=SC2016 # expanded there
+    sh -c '. "$1/lib.sh" && . "$1/environment.sh" && main "$2" "$3"' sh "${BASH_SOURCE[0]%/*}" "$@" >&2
 }
 
 rv_venv() {

@@ -5,7 +5,8 @@
 # A manifest is sorted records, each ended by NUL: PATH//TYPE SIZE TARGET.  No path of find's holds
 # two slashes in a row, so any name is safe.  TYPE: what find says of the entry and of what it leads
 # to (ff, lf, ld, lN for a link that leads nowhere).  The last record is `//`: one without it was cut.
-# Directories, bytecode, and rvstate's own files in the tree are no part of it.
+# Directories and bytecode are no part of it, and of rvstate's own files in the tree those alone that
+# an environment was built from.
 # shellcheck shell=sh
 
 # rv_manifest DIRECTORY FILE: write the directory's manifest, at once or not at all; where FILE is
@@ -33,8 +34,9 @@ rv_entries() {
     case $(uname -s) in
         Linux)
             # what may not be entered is said, and not taken for gone
-            find . \( -name __pycache__ -o -name '*.pyc' -o -path ./.rvstate \
-                -o -path ./.rvstate-environment \) -prune \
+            find . \( -name __pycache__ -o -name '*.pyc' -o -path ./.rvstate-environment \
+                -o -path './.rvstate/*' ! -path './.rvstate/sources*' ! -path ./.rvstate/recipe \
+                ! -path ./.rvstate/check.py ! -path ./.rvstate/installed \) -prune \
                 -o -type d ! \( -readable -executable \) -printf "%p//${1-}d? 0 \\0" -prune \
                 -o ! -type d -printf "%p//${1-}%y%Y %s %l\\0"
             ;;
@@ -45,8 +47,9 @@ rv_entries() {
 # The same where find has no -printf.
 rv_entries_slowly() {
     # shellcheck disable=SC2016 # for the inner shell
-    find . \( -name __pycache__ -o -name '*.pyc' -o -path ./.rvstate \
-        -o -path ./.rvstate-environment \) -prune \
+    find . \( -name __pycache__ -o -name '*.pyc' -o -path ./.rvstate-environment \
+        -o -path './.rvstate/*' ! -path './.rvstate/sources*' ! -path ./.rvstate/recipe \
+        ! -path ./.rvstate/check.py ! -path ./.rvstate/installed \) -prune \
         -o ! -type d -exec sh -c 'mark=$0; for path; do
             target=
             if [ -L "$path" ]; then
@@ -66,12 +69,112 @@ rv_entries_slowly() {
 # rv_compare DIRECTORY FILE: what became of a tree since its manifest, one a line (a line break in a
 # name as octal 1): `missing PATH`, `changed PATH` (its type, size or target; a link that leads
 # nowhere any more), `added PATH`, `unreadable PATH` (nothing below it is known), or `torn` where the
-# manifest itself is cut or gone.  Walks once and streams; writes nothing.
+# manifest itself is cut or gone.  Walks once and streams; writes nothing.  What pip or uv put in the
+# place of something counts as added, where all of it is there.
 rv_compare() {
     if ! rv_whole "$2"; then
         printf 'torn\n'
         return 0
     fi
+    rv_worked=$(rv_find_worked "$1" "$2")
+    if [ -z "$rv_worked" ]; then
+        rv_differences "$1" "$2"
+    else
+        export rv_worked
+        rv_expected "$1" "$2" | rv_differences "$1" /dev/fd/3 3<&0 </dev/null
+    fi
+}
+
+# rv_find_worked DIRECTORY FILE: the lists of installed distributions (RECORD) that are not those of
+# the manifest, in its own form: somebody has installed them since.
+rv_find_worked() {
+    {
+        # one process for all; /dev/null is there where nothing else is
+        (cd -- "$1" && wc -c lib/python*/site-packages/*.dist-info/RECORD /dev/null) 2>/dev/null |
+            sed -n 's|^ *\([0-9]*\) \(lib/.*\)|./\2//ff \1 |p'
+        printf '//\n'
+        tr '\n\000' '\001\n' <"$2" | grep -a '\.dist-info/RECORD//'
+    } | awk '
+        $0 == "//" { kept = 1; next }
+        !kept { found[$0]; next }
+        { delete found[$0] }
+        END { for (line in found) print line }'
+}
+
+# rv_expected DIRECTORY FILE: the manifest as it would be behind what was installed since ($rv_worked):
+# what those lists name has the size that they say (type fF where it is new), and what they replaced
+# is not asked for: other versions of the same distributions, and what no list names any more beside
+# modules of theirs.
+rv_expected() {
+    tr '\n\000' '\001\n' <"$2" | (cd -- "$1" && awk '
+        function plain(name) {
+            sub(/-.*/, "", name)
+            name = tolower(name)
+            gsub(/[-_.]+/, "-", name)
+            return name
+        }
+        BEGIN {
+            count = split(ENVIRON["rv_worked"], lines, "\n")
+            for (i = 1; i <= count; i++) worked[substr(lines[i], 1, index(lines[i], "//") - 1)] = lines[i]
+        }
+        FILENAME != "-" {
+            if (FNR == 1) {
+                record = "./" FILENAME
+                folder = record
+                sub(/\/RECORD$/, "", folder)
+                site = folder
+                sub(/\/[^\/]*$/, "", site)
+                there[folder]
+                mine = record in worked
+                if (mine) names[plain(substr(folder, length(site) + 2))]
+            }
+            sub(/\r$/, "")
+            # the last two of three fields hold no comma
+            if (!match($0, /,[^,]*,[0-9]*$/)) next
+            path = substr($0, 1, RSTART - 1)
+            size = substr($0, RSTART + 1)
+            sub(/^[^,]*,/, "", size)
+            if (substr(path, 1, 1) == "\"") {
+                path = substr(path, 2, length(path) - 2)
+                gsub(/""/, "\"", path)
+            }
+            if (path ~ /^\// || path ~ /(^|\/)__pycache__\// || path ~ /\.pyc$/) next
+            full = site "/" path
+            while (full ~ /\/\.\.\//) sub(/\/[^\/]+\/\.\.\//, "/", full)
+            listed[full]
+            if (!mine) next
+            if (size != "" || full == record) owned[full] = size
+            if (path !~ /^\.\./ && path !~ /^[^\/]*\.dist-info\//) {
+                sub(/[.\/].*/, "", path)
+                tops[site "/" path]
+            }
+            next
+        }
+        $0 == "//" { print; next }
+        {
+            path = substr($0, 1, index($0, "//") - 1)
+            if (path in worked) { print worked[path]; met[path]; next }
+            if (path in owned) { print path "//ff " owned[path] " "; met[path]; next }
+            if (path in listed || !match(path, /^\.\/lib\/python[^\/]*\/site-packages\//)) { print; next }
+            rest = substr(path, RLENGTH + 1)
+            if (rest ~ /^[^\/]*\.dist-info\//) {
+                folder = rest
+                sub(/\/.*/, "", folder)
+                if (!((substr(path, 1, RLENGTH) folder) in there) && (plain(folder) in names)) next
+            } else {
+                sub(/[.\/].*/, "", rest)
+                if ((substr(path, 1, RLENGTH) rest) in tops) next
+            }
+            print
+        }
+        END {
+            for (path in worked) if (!(path in met)) { sub(/\/\/ff /, "//fF ", worked[path]); print worked[path] }
+            for (path in owned) if (!(path in met) && !(path in worked)) print path "//fF " owned[path] " "
+        }' lib/python*/site-packages/*.dist-info/RECORD -) | tr '\001\n' '\n\000' | sort -z
+}
+
+# rv_differences DIRECTORY FILE: as rv_compare, whose FILE is whole.
+rv_differences() {
     # the tree's own records have a ~ before the type, so each comes behind its counterpart
     { cd -- "$1" && rv_entries '~'; } 2>/dev/null | sort -z | sort -z -m - "$2" |
         tr '\n\000' '\001\n' | awk '
@@ -96,6 +199,11 @@ rv_compare() {
             }
             if (name != path) { gone(); print "added " name; next }
             path = ""
+            # what was installed since, as its own list says
+            if (substr(was, 2, 1) == "F") {
+                print (substr(was, 1, 1) substr(was, 3) == substr(rest, 1, 1) substr(rest, 3) ? "added " : "changed ") name
+                next
+            }
             # a link that led nowhere may lead somewhere by now, or to another kind of thing
             if (substr(was, 1, 1) != substr(rest, 1, 1) || substr(was, 3) != substr(rest, 3) ||
                 (substr(rest, 2, 1) == "N" && substr(was, 2, 1) != "N")) print "changed " name

@@ -165,15 +165,21 @@ remove_one() {
         generation | branch)
             branch=${place%/*}
             rv_lock "$branch/lock" 20 || exit 1
-            uses=$(grep -l -F -e "\"environment\": \"$place\"" "$rv"/runs/*/receipt.json 2>/dev/null | grep -c .)
-            [ "${uses:-0}" -le "$3" ] || kept "a run has begun to use it"
+            unused "$3" || kept "a run has begun to use it"
             if pointed; then
                 [ "$1" = branch ] || kept "its branch uses it again"
                 rm -f "$link" || exit 1
             fi
             gone=$branch/.gone-${place##*/}
-            # without its stamp nothing takes what is left of it for finished
-            rm -f "$place/.rvstate-environment" && mv "$place" "$gone" && remove_tree "$gone"
+            # without its stamp nothing takes what is left of it for finished.  A run writes its
+            # receipt before it looks for the stamp (submit.sh), so one of the two sees the other.
+            stamp=$place/.rvstate-environment
+            if [ -e "$stamp" ]; then mv "$stamp" "$stamp.pruned" || exit 1; fi
+            if ! unused "$3"; then
+                mv "$stamp.pruned" "$stamp"
+                kept "a run has begun to use it"
+            fi
+            mv "$place" "$gone" && rm -f "$branch/.${place##*/}.kept" && remove_tree "$gone"
             ;;
         # these need no lock, and so they can go where no inode is left for one
         run)
@@ -198,6 +204,12 @@ remove_one() {
             ;;
         *) rv_fail "prune: unknown kind $1" || exit 1 ;;
     esac
+}
+
+# unused COUNT: whether no more receipts name the generation than when it was decided.
+unused() {
+    uses=$(grep -l -F -e "\"environment\": \"$place\"" "$rv"/runs/*/receipt.json 2>/dev/null | grep -c .)
+    [ "${uses:-0}" -le "$1" ]
 }
 
 # needed PATH: leave it if a job needs the run whose id ends the path.

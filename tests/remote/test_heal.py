@@ -96,9 +96,10 @@ case "$1 $2" in
         while [ "$1" != --python ]; do shift; done
         site=${2%/bin/python}/lib/python3.9/site-packages
         for word; do case $word in
-            *==*)
-                mkdir -p "$site/${word%==*}-${word#*==}.dist-info"
-                echo x >"$site/${word%==*}.py" ;;
+            */asked) while read -r one; do
+                mkdir -p "$site/${one%==*}-${one#*==}.dist-info"
+                echo x >"$site/${one%==*}.py"
+            done <"$word" ;;
             *.txt) mkdir -p "$site/base-1.dist-info" && echo x >"$site/base.py" ;;
         esac; done ;;
 esac
@@ -136,7 +137,7 @@ def test_it_is_built_again_with_what_was_added(kept: Place, tmp_path: Path) -> N
     assert (kept.generation / ".rvstate-environment").read_text().startswith("d1\n")
     assert not (kept.generation / ".rvstate/verified").exists()
     assert b"./bin/tool//" in (kept.generation / ".rvstate/manifest").read_bytes()
-    assert sorted(p.name for p in kept.generation.parent.iterdir()) == ["d1"]
+    assert sorted(p.name for p in kept.generation.parent.iterdir()) == [".d1.kept", "d1"]
     assert rebuilt(kept, tmp_path).lines == ["done 0 "]
 
 

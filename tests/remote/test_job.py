@@ -1,3 +1,4 @@
+import contextlib
 import os
 import signal
 import subprocess
@@ -128,6 +129,34 @@ def test_an_environment_that_is_gone_ends_the_job_before_the_program(place: Path
     done = job(place, "touch ran", f"rv_environment {place}/env")
     assert (done.returncode, "is gone" in done.stderr) == (1, True)
     assert not (place / "ran").exists()
+
+
+@pytest.mark.parametrize("mender", ["alive", "dead"])
+def test_a_job_that_starts_while_its_environment_is_mended_finds_it(
+    place: Path, mender: str
+) -> None:
+    """Between the two renames there is none: it waits, or does what a killed one left to do."""
+    for name, text in assets.job_scripts().items():
+        (place / "lib" / name).write_text(text)
+    generation = place / "envs/.generations/main/d1"
+    whole = generation.parent / ".healing/d1"
+    (whole / "bin").mkdir(parents=True)
+    (whole / "bin/python").write_text("#!/bin/sh\necho mended\n")
+    (whole / "bin/python").chmod(0o755)
+    (whole / ".rvstate-environment").write_text("d1\n")
+    (generation.parent / ".gone-d1").mkdir()
+    with contextlib.ExitStack() as ending:
+        if mender == "alive":
+            heal = f'rv_lock {generation.parent}/lock 5; sleep 2; exchange {generation}; echo "$?"'
+            texts = (assets.script(name) for name in ("lib", "manifest", "build_environment"))
+            mending = subprocess.Popen(["sh", "-c", "\n".join((*texts, heal))])
+            ending.callback(mending.wait)
+            while not (generation.parent / "lock").is_symlink():
+                time.sleep(0.05)
+        done = job(place, "python", f"rv_environment {generation}")
+    assert (done.returncode, done.stdout) == (0, "mended\n"), done.stderr
+    assert "waiting for it" in done.stderr
+    assert sorted(p.name for p in generation.parent.iterdir()) == ["d1"]
 
 
 def test_modules_that_do_not_load_end_the_job(place: Path) -> None:

@@ -16,6 +16,7 @@ from rvstate.model.resources import (
     EnvFile,
     Environments,
     Resource,
+    Schedule,
     ScriptSet,
     ShellBlock,
     Tool,
@@ -38,6 +39,7 @@ def account(
     who: Account,
     variables: Mapping[str, str],
     config_file: ConfigFile | None = None,
+    schedules: tuple[Schedule, ...] = (),
 ) -> DesiredState:
     """Everything that `converge` keeps on one account.
 
@@ -47,6 +49,7 @@ def account(
         who: The account as the look found it, or `SYMBOLIC` to learn what to ask.
         variables: The user's own variables (secrets), name to value.
         config_file: The config file on this machine, where it is to be watched.
+        schedules: What is to run keepalive day by day.
     """
     layout = Layout(who)
     resources: list[Resource] = [config_file] if config_file else []
@@ -59,6 +62,7 @@ def account(
         resources += shell_blocks(settings, layout)
     resources.append(Tool("uv", layout.tools, settings.modules.python or site.modules.python))
     resources.append(Environments(layout.envs))
+    resources += schedules
     return DesiredState(tuple(resources))
 
 

@@ -14,7 +14,7 @@ from rvstate.model.observed import (
     Space,
     Unreadable,
 )
-from rvstate.model.plan import Action, Change, Plan
+from rvstate.model.plan import Action, Change, Plan, refuse, same
 from rvstate.model.resources import (
     CacheLink,
     ConfigFile,
@@ -25,6 +25,7 @@ from rvstate.model.resources import (
     Environments,
     Kept,
     Resource,
+    Schedule,
     ScriptSet,
     ShellBlock,
     Tool,
@@ -51,7 +52,11 @@ def plan(desired: DesiredState, observed: ObservedState, *, remove_originals: bo
     """
     resources: dict[Resource, None] = {}
     for resource in desired.resources:
-        if isinstance(resource, Environments):
+        if isinstance(resource, Schedule):
+            # nothing wanted and nothing there is nothing to count
+            if resource.how or resource.refusal or "record" in observed.schedules[resource.here]:
+                resources[resource] = None
+        elif isinstance(resource, Environments):
             links = sorted(observed.environments)
             resources.update(dict.fromkeys(Environment(RemotePath(link)) for link in links))
         else:
@@ -102,7 +107,7 @@ def _fits_home(change: Change, observed: ObservedState) -> Change:
             f"rvstate converge --remove-originals, which frees {human_bytes(size + trees)} "
             "by removing what was moved to scratch and verified there",
         )
-    return _refuse(resource, lack, *ways)
+    return refuse(resource, lack, *ways)
 
 
 def _change(resource: Resource, observed: ObservedState) -> Change:
@@ -125,16 +130,13 @@ def _change(resource: Resource, observed: ObservedState) -> Change:
             return original(resource, observed)
         case Environment():
             return environment(resource, observed)
+        case Schedule():
+            # few accounts have one
+            from rvstate import schedule
+
+            return schedule.change(resource, observed)
         case Environments():
-            return _same(resource, "each is looked at by itself")
-
-
-def _same(resource: Resource, reason: str) -> Change:
-    return Change(resource, Action.NO_OP, reason)
-
-
-def _refuse(resource: Resource, reason: str, *ways_out: str) -> Change:
-    return Change(resource, Action.REFUSE, reason, ways_out)
+            return same(resource, "each is looked at by itself")
 
 
 def describe(entry: Entry) -> str:
@@ -162,24 +164,24 @@ def directory(resource: Directory, observed: ObservedState) -> Change:
         case Absent():
             if resource.create:
                 return Change(resource, Action.CREATE, "it is absent", (), "absent", wanted)
-            return _refuse(
+            return refuse(
                 resource,
                 "it does not exist, and a site makes it, not rvstate",
                 "check [paths] in ~/.rv/config.toml",
                 "ask the site's help desk",
             )
         case Unreadable(door):
-            return _refuse(resource, f"{door} may not be entered", f"chmod u+rwx {quote(door)}")
+            return refuse(resource, f"{door} may not be entered", f"chmod u+rwx {quote(door)}")
         case Present(type="d", uid=uid, mode=mode):
             if resource.owned and uid != observed.account.uid:
-                return _refuse(
+                return refuse(
                     resource,
                     f"it belongs to another user (uid {uid})",
                     "have its owner move it away",
                     "choose another [paths] scratch",
                 )
             if resource.mode is None or mode == resource.mode:
-                return _same(resource, "it is there")
+                return same(resource, "it is there")
             return Change(
                 resource,
                 Action.UPDATE,
@@ -189,13 +191,13 @@ def directory(resource: Directory, observed: ObservedState) -> Change:
                 f"mode {resource.mode:04o}",
             )
         case Present(type="l", leads_to="d") if resource.links:
-            return _same(resource, "it is a link to a directory")
+            return same(resource, "it is a link to a directory")
         case Present(type="l", leads_to="N") if (
             resource.leads_to is not None and destination(resource.path, found) == resource.leads_to
         ):
-            return _same(resource, "it is a link to a directory that is made as well")
+            return same(resource, "it is a link to a directory that is made as well")
         case _:
-            return _refuse(resource, f"{describe(found)} is in the way", _move_away(resource.path))
+            return refuse(resource, f"{describe(found)} is in the way", _move_away(resource.path))
 
 
 def destination(path: str, link: Present) -> str:
@@ -215,8 +217,8 @@ def cache(resource: CacheLink, observed: ObservedState) -> Change:
     home = observed.entry(resource.path.parent)
     if isinstance(home, Present) and home.type == "l":
         if destination(resource.path.parent, home) == resource.target.parent:
-            return _same(resource, f"{resource.path.parent} as a whole leads there")
-        return _refuse(
+            return same(resource, f"{resource.path.parent} as a whole leads there")
+        return refuse(
             resource,
             f"{resource.path.parent} itself is a link to {home.target}",
             f"make {resource.path.parent} a directory again",
@@ -228,7 +230,7 @@ def cache(resource: CacheLink, observed: ObservedState) -> Change:
                 return _resumed(resource)
             return Change(resource, Action.CREATE, "it is absent", (), "absent", after)
         case Unreadable(door):
-            return _refuse(resource, f"{door} may not be entered", f"chmod u+rwx {quote(door)}")
+            return refuse(resource, f"{door} may not be entered", f"chmod u+rwx {quote(door)}")
         case Present(type="l", target=target):
             leads = destination(resource.path, found)
             if leads == resource.target:
@@ -236,7 +238,7 @@ def cache(resource: CacheLink, observed: ObservedState) -> Change:
                 ours = target == resource.target
                 if ours and _interrupted(resource, observed):
                     return _resumed(resource)
-                return _same(resource, "it leads there")
+                return same(resource, "it leads there")
             if leads in resource.formers:
                 reason = (
                     f"it leads to {target}, its former place; nothing there is touched (if a token "
@@ -245,7 +247,7 @@ def cache(resource: CacheLink, observed: ObservedState) -> Change:
                 return Change(
                     resource, Action.UPDATE, reason, (), f"link to {target}", after, (target,)
                 )
-            return _refuse(
+            return refuse(
                 resource,
                 f"it is a link to {target}, which rvstate did not make",
                 f"remove the link: rm {quote(resource.path)}",
@@ -254,7 +256,7 @@ def cache(resource: CacheLink, observed: ObservedState) -> Change:
         case Present(type="d", uid=uid):
             return _migration(resource, observed, uid)
         case _:
-            return _refuse(
+            return refuse(
                 resource,
                 f"{describe(found)} is in the way",
                 _move_away(resource.path),
@@ -289,7 +291,7 @@ def original(resource: Kept, observed: ObservedState) -> Change:
     """An original that is to go: its contents are verified once more before."""
     found = next((x for x in observed.originals if x.record == resource.record), None)
     if found is None:
-        return _same(resource, "it is gone")
+        return same(resource, "it is gone")
     size = f"{found.entries} entries, {human_bytes(found.size)}"
     return Change(
         resource,
@@ -305,7 +307,7 @@ def _migration(resource: CacheLink, observed: ObservedState, uid: int) -> Change
     tree = observed.trees.get(resource.path)
     stuck = resource.path if uid != observed.account.uid else tree.stuck if tree else ""
     if stuck:
-        return _refuse(
+        return refuse(
             resource,
             f"{stuck} in it belongs to another user or may not be read",
             f"if it is yours: chmod -R u+rwX {quote(resource.path)}",
@@ -316,21 +318,21 @@ def _migration(resource: CacheLink, observed: ObservedState, uid: int) -> Change
     if isinstance(back, Present) and back.type == "l":
         where = RemotePath(destination(resource.target, back))
         if where.is_below(resource.path):
-            return _refuse(
+            return refuse(
                 resource,
                 f"{resource.target} is a link back to it",
                 f"remove that link: rm {quote(resource.target)}",
                 _TAKE_OUT,
             )
     if resource.target.is_below(resource.path):
-        return _refuse(
+        return refuse(
             resource,
             f"its new place {resource.target} lies in it",
             "choose another [paths] scratch",
             _TAKE_OUT,
         )
     if "rsync" not in observed.tools:
-        return _refuse(
+        return refuse(
             resource,
             "it is a real directory, and there is no rsync to move it with",
             "install rsync there",
@@ -376,7 +378,7 @@ def _no_room(
         lack = f"it needs {human_bytes(need)} on {space.mount}, where {human_bytes(free)} are free"
     else:
         lack = f"it needs {entries} inodes on {space.mount}, where {inodes} are free"
-    return _refuse(
+    return refuse(
         resource,
         lack,
         f"free space on {space.mount}",
@@ -391,7 +393,7 @@ def shell(resource: ShellBlock, observed: ObservedState) -> Change:
     match found:
         case Unreadable(door):
             right = "r" if door == resource.path else "rwx"
-            return _refuse(
+            return refuse(
                 resource, f"{door} may not be read", f"chmod u+{right} {quote(door)}", _UNMANAGED
             )
         case Absent():
@@ -399,11 +401,11 @@ def shell(resource: ShellBlock, observed: ObservedState) -> Change:
             return Change(resource, Action.CREATE, "it is absent", (), "", text, ("absent", text))
         case Present(type="l", leads_to="f") | Present(type="f"):
             if resource.path in observed.strangers:
-                return _refuse(
+                return refuse(
                     resource, f"{describe(found)} that belongs to another user", _UNMANAGED
                 )
         case _:
-            return _refuse(
+            return refuse(
                 resource,
                 f"{describe(found)} is in the way",
                 _move_away(resource.path),
@@ -411,7 +413,7 @@ def shell(resource: ShellBlock, observed: ObservedState) -> Change:
             )
     before = observed.texts.get(resource.path)
     if before is None:
-        return _refuse(resource, "it is larger than 1 MiB or cannot be read", _UNMANAGED)
+        return refuse(resource, "it is larger than 1 MiB or cannot be read", _UNMANAGED)
     return _block(resource, before, observed)
 
 
@@ -421,7 +423,7 @@ _UNMANAGED = "set `manage = false` in [shell]"
 def _block(resource: ShellBlock, before: str, observed: ObservedState) -> Change:
     block = rcblock.find(before)
     if isinstance(block, rcblock.Broken):
-        return _refuse(
+        return refuse(
             resource,
             f"our block in it is damaged: {block.reason}",
             f"remove the lines of the block from {resource.path} in an editor",
@@ -429,10 +431,10 @@ def _block(resource: ShellBlock, before: str, observed: ObservedState) -> Change
         )
     after = rcblock.replace(before, resource.body)
     if after == before:
-        return _same(resource, "our block is up to date")
+        return same(resource, "our block is up to date")
     entry = observed.entry(resource.path)
     if isinstance(entry, Present) and entry.type == "f" and entry.mode & 0o200 == 0:
-        return _refuse(resource, "it is read-only", f"chmod u+w {quote(resource.path)}", _UNMANAGED)
+        return refuse(resource, "it is read-only", f"chmod u+w {quote(resource.path)}", _UNMANAGED)
     reason = "it lacks our block" if isinstance(block, rcblock.Missing) else "our block differs"
     digest = observed.digests.get(resource.path, "any")
     return Change(resource, Action.UPDATE, reason, (), before, after, (digest, after))
@@ -460,9 +462,9 @@ def env(resource: EnvFile, observed: ObservedState) -> Change:
                     f"mode {mode:04o}",
                     after,
                 )
-            return _same(resource, names)
+            return same(resource, names)
         case _:
-            return _refuse(
+            return refuse(
                 resource,
                 f"{describe(found)} is in the way",
                 _move_away(resource.path),
@@ -475,7 +477,7 @@ def scripts(resource: ScriptSet, observed: ObservedState) -> Change:
     wanted = [digest for _, digest, _ in resource.files]
     after = ", ".join(name for name, _, _ in resource.files)
     if found == wanted:
-        return _same(resource, "they are whole")
+        return same(resource, "they are whole")
     if not any(found):
         return Change(resource, Action.CREATE, "they are absent", (), "absent", after)
     return Change(resource, Action.REPLACE, "some are damaged or gone", (), "damaged", after)
@@ -485,7 +487,7 @@ def tool(resource: Tool, observed: ObservedState) -> Change:
     """A program: found anywhere, or installed below our own directory."""
     where = observed.tools.get(resource.program)
     if where:
-        return _same(resource, where)
+        return same(resource, where)
     after = f"{resource.directory}/bin/{resource.program}"
     return Change(resource, Action.CREATE, "it is not installed", (), "absent", after)
 
@@ -494,7 +496,7 @@ def environment(resource: Environment, observed: ObservedState) -> Change:
     """An environment: whole, built again, or taken out of use so that the next run builds it."""
     found = observed.environments.get(resource.path)
     if found is None or found.whole:
-        return _same(resource, "it is whole")
+        return same(resource, "it is whole")
     if not found.runs:
         lack = "its Python is gone"
     elif not found.digest:
@@ -518,7 +520,7 @@ def config(resource: ConfigFile, observed: ObservedState) -> Change:
     """The config file on this machine: private when it holds a secret."""
     found = observed.entry(resource.path)
     if not resource.private or not isinstance(found, Present) or found.mode & 0o077 == 0:
-        return _same(resource, "it is private" if resource.private else "it holds no secret")
+        return same(resource, "it is private" if resource.private else "it holds no secret")
     return Change(
         resource,
         Action.UPDATE,

@@ -134,8 +134,8 @@ def arguments(
     """What `remote/keepalive.sh` is given.
 
     Args:
-        action: `touch`, `report` or `count`.
-        found: The policy; it must be measurable.
+        action: `touch`, `report`, `count` or `recall`.
+        found: The policy; it must be measurable, but for `recall`.
         scratch: The scratch directory, or its template.
         home: The home directory; empty for the login's own.
         caches: Names of the managed caches.
@@ -185,6 +185,29 @@ class Last:
 
 
 @dataclass(frozen=True, slots=True)
+class Planned:
+    """What runs keepalive on the cluster; dates in seconds since 1970, None where unknown.
+
+    Args:
+        how: The kind of schedule.
+        node: Where it was put there.
+        time: `HH:MM` by the cluster's clock.
+        next: When it runs next.
+        ended: When its last run ended.
+        status: That run's exit status.
+        text: What went wrong in it, one sentence; empty where nothing did.
+    """
+
+    how: str
+    node: str
+    time: str
+    next: int | None = None
+    ended: int | None = None
+    status: int | None = None
+    text: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     """What keepalive knows of an account; dates are the cluster's, in seconds since 1970."""
 
@@ -195,6 +218,7 @@ class Report:
     victims: int | None = None
     troubles: tuple[str, ...] = ()
     trouble_count: int = 0
+    planned: Planned | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,6 +303,30 @@ def report(answer: Answer, found: Policy) -> Report:
         _int(said["victims"]) if listed else None,
         tuple(r for w, r in lines if w == "trouble"),
         _int(said.get("troubles", "0")),
+        _planned(lines),
+    )
+
+
+def _planned(lines: list[tuple[str, str]]) -> Planned | None:
+    said = dict(lines)
+    if "schedule" not in said:
+        return None
+    how, node, time = (*said["schedule"].split(), "", "", "")[:3]
+    kept = {
+        w: r for w, _, r in (rest.partition(" ") for word, rest in lines if word == "scheduled")
+    }
+    damaged = _int(kept.get("damaged", "0"))
+    text = kept.get("said", "")
+    if damaged:
+        text = f"{damaged} things are damaged; `rvstate converge` mends what can be mended"
+    return Planned(
+        how,
+        node,
+        time,
+        _int(said["next"]) if said.get("next", "").isdigit() else None,
+        _int(kept["ended"]) if "ended" in kept else None,
+        _int(kept["status"]) if "status" in kept else None,
+        text,
     )
 
 

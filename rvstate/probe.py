@@ -26,6 +26,7 @@ from rvstate.model.resources import (
     EnvFile,
     Environments,
     Resource,
+    Schedule,
     ScriptSet,
     ShellBlock,
     Tool,
@@ -75,6 +76,10 @@ def _about(resource: Resource) -> Iterable[Question]:
             yield "tool", resource.program
         case Environments():
             yield "environments", resource.path
+        case Schedule(here=False):
+            yield "schedule", " ".join(resource.asks)
+            if resource.program:
+                yield "digest", f"{resource.path}/run"
         case _:
             return
 
@@ -114,6 +119,7 @@ def read(answer: Answer, asked: tuple[Question, ...]) -> ObservedState:
     originals: list[Original] = []
     strangers: set[str] = set()
     environments: dict[str, Built] = {}
+    schedule: dict[str, str] = {}
     for header, body in answer.sections:
         word, _, number = header.partition(" ")
         if not number:
@@ -136,6 +142,8 @@ def read(answer: Answer, asked: tuple[Question, ...]) -> ObservedState:
             tools[value] = text.strip()
         elif word == "environments":
             environments.update(_environments(text))
+        elif word.startswith("schedule-"):
+            schedule[word.removeprefix("schedule-")] = text
         elif word == "record" and (original := _original(text)):
             originals.append(original)
     return ObservedState(
@@ -151,6 +159,7 @@ def read(answer: Answer, asked: tuple[Question, ...]) -> ObservedState:
         frozenset(strangers),
         copied,
         environments,
+        (schedule, {}),
     )
 
 

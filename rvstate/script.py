@@ -10,7 +10,7 @@ import base64
 import os
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
@@ -24,6 +24,7 @@ _SHARED = {
         ("build_environment", "copy_snapshot", "submit", "tool", "verify"), ("manifest",)
     ),
     "heal": ("manifest", "build_environment"),
+    "keepalive": ("keepalive_places", "keepalive_report"),
 }
 
 
@@ -114,6 +115,20 @@ class Script:
     def plain_text(self) -> str:
         """The same without a frame: for a person at a terminal, who would see it."""
         return self._whole("main")
+
+    def shipped(self, starter: str, commands: Mapping[str, tuple[str, ...]]) -> str:
+        """The same as a file that stays: `rv_main` is this script with its arguments.
+
+        Args:
+            starter: The script behind it, whose `rv_start` gets the file's own words.
+            commands: Further command lines by the names that the starter calls them.
+        """
+        lines = {"rv_main": ("main", *self.args), **commands}
+        named = (
+            f'{name}() {{ {" ".join(map(quote, words))} "$@"\n}}' for name, words in lines.items()
+        )
+        parts = ("lib", *_SHARED.get(self.name, ()), self.name, starter)
+        return "\n".join((*map(assets.script, parts), *named, 'rv_start "$@"\n'))
 
     def _whole(self, *words: str) -> str:
         call = " ".join((*words, *map(quote, self.args)))

@@ -62,8 +62,8 @@ def assignment(name: str, value: str, *, export: bool = False) -> str:
     return f"{'export ' if export else ''}{name}={quote(value)}"
 
 
-def sbatch_line(option: str, value: str | None = None) -> str:
-    """One `#SBATCH` line.
+def sbatch_line(option: str, value: str | None = None, *, word: str = "SBATCH") -> str:
+    """One `#SBATCH` line, or one of scrontab's `#SCRON`.
 
     sbatch splits such a line at white space, honours quotes and backslashes, and cuts it at an
     unquoted `#` (sbatch.c, get_argument), so every value is wrapped in double quotes unless it is
@@ -76,14 +76,14 @@ def sbatch_line(option: str, value: str | None = None) -> str:
     if _OPTION.fullmatch(option) is None:
         raise ConfigError(f"{option!r} is not an option of sbatch.", "See man sbatch.")
     if value is None:
-        return f"#SBATCH --{option}"
+        return f"#{word} --{option}"
     if re.search(r"[\n\r\0]", value):
         raise ConfigError(
             f"The value of --{option} holds a line break, which an #SBATCH line cannot hold.",
             "Remove it.",
         )
     if re.fullmatch(r"[A-Za-z0-9_@%+=:,./-]+", value):
-        return f"#SBATCH --{option}={value}"
+        return f"#{word} --{option}={value}"
     escaped = value.replace("\\", "\\\\").replace('"', '\\"')
     return f'#SBATCH --{option}="{escaped}"'
 

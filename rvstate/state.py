@@ -197,6 +197,24 @@ class State:
         name = hashlib.sha256(account.encode("utf-8", "surrogateescape")).hexdigest()[:24]
         return self.root / "state" / f"keepalive-{name}.json"
 
+    def keep_schedule(self, account: str, record: str) -> None:
+        """Keep what runs keepalive from this machine: kind, node and time; empty for nothing."""
+        path = self._schedule(account)
+        if record:
+            _keep(path, record)
+        else:
+            path.unlink(missing_ok=True)
+
+    def schedule(self, account: str) -> str:
+        """What was kept of it; empty where nothing runs it from here."""
+        try:
+            return self._schedule(account).read_text("utf-8").strip()
+        except FileNotFoundError:
+            return ""
+
+    def _schedule(self, account: str) -> Path:
+        return self._attempt(account).with_suffix(".schedule")
+
     def receipts(self) -> Iterator[dict[str, Any]]:
         """Every kept receipt, newest first; a damaged one is passed over."""
         folder = self.root / "runs"

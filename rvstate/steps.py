@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from rvstate.model.layout import Layout
@@ -12,6 +13,7 @@ from rvstate.model.resources import (
     EnvFile,
     Environment,
     Kept,
+    Schedule,
     ScriptSet,
     ShellBlock,
     Tool,
@@ -67,6 +69,10 @@ def script(
                     *_each(changes, _environment),
                 ),
             )
+        case "schedule":
+            (change,) = changes
+            assert isinstance(change.resource, Schedule)
+            return Script("schedule", (*lock, *_schedule(change.resource), *_tables(change)))
         case _:
             raise AssertionError(kind)
 
@@ -116,6 +122,15 @@ def _files(change: Change) -> tuple[str, ...]:
             )
         case _:
             raise AssertionError(change.kind)
+
+
+def _schedule(wanted: Schedule) -> tuple[str, ...]:
+    return (wanted.path, wanted.how or "-", wanted.time or "-", _contents(wanted.program))
+
+
+def _tables(change: Change) -> Iterator[str]:
+    for number, word in enumerate(change.detail):
+        yield _contents(word) if number % 4 == 3 else word
 
 
 def _contents(text: str) -> str:

@@ -16,7 +16,7 @@ ROOT = PACKAGE.parent
 # A module may import lower floors, and its own floor only where ALLOWED_ASIDE says so.
 FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"errors", "paths", "shell", "assets", "script", "remote"}),
-    frozenset({"slurm", "cron", "envfile", "rcblock", "schema", "sitetools", "sshconfig"}),
+    frozenset({"slurm", "cron", "units", "envfile", "rcblock", "schema", "sitetools", "sshconfig"}),
     frozenset({"model"}),
     frozenset(
         {
@@ -42,6 +42,7 @@ FLOORS: tuple[frozenset[str], ...] = (
             "logmerge",
             "retention",
             "keepalive",
+            "schedule",
         }
     ),
     frozenset(
@@ -56,6 +57,7 @@ FLOORS: tuple[frozenset[str], ...] = (
             "naming",
             "ahead",
             "tunnel",
+            "timers",
             "infra",
         }
     ),
@@ -69,8 +71,10 @@ ASIDE = {
     "script": {"errors", "assets", "shell"},
     "slurm": {"slurm"},
     "sshconfig": {"rcblock"},
+    "cron": {"rcblock"},
     "model": {"model"},
     "steps": {"diff"},
+    "diff": {"schedule"},
     "desired": {"notification"},
     "batchscript": {"sweep"},
     "elements": {"sweep"},
@@ -81,6 +85,7 @@ ASIDE = {
     "config": {"config", "state"},
     "receiver": {"receiver"},
     "tunnel": {"tunnel", "process", "state", "transport"},
+    "timers": {"state"},
     "infra": {"infra", "config", "transport", "state"},
     "workflows": {"workflows"},
     "cli": {"cli", "views"},
@@ -93,7 +98,7 @@ DOORS = {
     "paramiko": set(),
     "tomlkit": {"config"},
     "click": {"cli", "views"},
-    "subprocess": {"transport", "git", "process", "tunnel", "remote"},
+    "subprocess": {"transport", "git", "process", "tunnel", "timers", "remote"},
     "starlette": {"receiver"},
     "uvicorn": {"receiver"},
     "smtplib": {"receiver"},

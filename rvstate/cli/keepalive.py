@@ -65,4 +65,4 @@ def status(as_json: bool, cluster: str | None, site: str | None, host: str | Non
         click.echo(view.status_document(found))
     else:
         view.show_status(found)
-    return EXIT_FAILED if found.report is not None and found.report.trouble_count else EXIT_DONE
+    return EXIT_FAILED if found.report.trouble_count else EXIT_DONE

@@ -7,7 +7,7 @@ import re
 from rvstate import schema
 from rvstate.config.values import Layer
 from rvstate.errors import ConfigError, RvstateError
-from rvstate.model.settings import SECRET_KEYS, SECURITY, Settings
+from rvstate.model.settings import SCHEDULES, SECRET_KEYS, SECURITY, Settings
 from rvstate.model.site import MODES
 from rvstate.slurm import duration
 
@@ -19,6 +19,8 @@ _PERSONAL_KEYS = frozenset(
         ("notifications", "url"),
         ("defaults", "ai_naming"),
         ("scratch_keepalive", "permission"),
+        ("scratch_keepalive", "schedule"),
+        ("scratch_keepalive", "time"),
         *SECRET_KEYS,
     }
 )
@@ -44,6 +46,7 @@ def check_layer(layer: Layer) -> None:
         raise _bad("connection.ssh_config", layer, "an absolute path", "Write it from / or ~ on.")
     if settings.scratch_keepalive.mode not in (None, *MODES):
         raise _bad("scratch_keepalive.mode", layer, f"one of {', '.join(MODES)}", "Mend it.")
+    _check_schedule(settings, layer)
     if settings.defaults.time is not None:
         _check_time(settings.defaults.time, layer)
     if settings.defaults.cpus is not None and settings.defaults.cpus < 1:
@@ -62,6 +65,15 @@ def check_project(layer: Layer) -> None:
                     f"Remove it there, and set it for yourself: `rvstate config set {table}.{key} "
                     "VALUE`.",
                 )
+
+
+def _check_schedule(settings: Settings, layer: Layer) -> None:
+    found = settings.scratch_keepalive
+    if found.schedule not in (None, "auto", *SCHEDULES):
+        wanted = f"one of auto, {', '.join(SCHEDULES)}"
+        raise _bad("scratch_keepalive.schedule", layer, wanted, "Mend it, or leave it out.")
+    if found.time is not None and not re.fullmatch(r"(?:[01][0-9]|2[0-3]):[0-5][0-9]", found.time):
+        raise _bad("scratch_keepalive.time", layer, "a time of the day", "For example 04:17.")
 
 
 # An address without what a shell, a line of curl's settings or a header could take for its own.

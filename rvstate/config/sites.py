@@ -76,6 +76,7 @@ def read_site(text: str, name: str) -> Site:
         ("purge.mode", site.purge.mode, MODES),
         ("scheduling.remote_cron", site.scheduling.remote_cron, _MAY),
         ("scheduling.scrontab", site.scheduling.scrontab, _MAY),
+        ("scheduling.sbatch_chain", site.scheduling.sbatch_chain, _MAY),
         ("scheduling.after_job", site.scheduling.after_job, _MAY),
         ("scheduler", site.scheduler, ("slurm", "process")),
     )

@@ -6,14 +6,15 @@ from rvstate.infra import drive  # isort: skip - gevent first, see there
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import filterfalse
 
 from rvstate import steps
 from rvstate.infra.drive import Report, Step, Work
 from rvstate.infra.operations import account as operations
 from rvstate.model.layout import Layout
 from rvstate.model.observed import ObservedState
-from rvstate.model.plan import Change, Plan
-from rvstate.model.resources import ConfigFile, DesiredState
+from rvstate.model.plan import Change, Plan, is_here
+from rvstate.model.resources import DesiredState
 from rvstate.steps import Result
 from rvstate.transport import Transport
 
@@ -33,7 +34,8 @@ class Job:
 
     def kinds(self) -> tuple[tuple[str, tuple[Change, ...]], ...]:
         """The changes that are the cluster's, kind by kind, in the order of application."""
-        return tuple((k, changes) for k, changes in self.plan.by_kind() if k != ConfigFile.kind)
+        found = ((k, tuple(filterfalse(is_here, cs))) for k, cs in self.plan.by_kind())
+        return tuple((kind, changes) for kind, changes in found if changes)
 
 
 def apply(jobs: tuple[Job, ...], tell: Callable[[str], None]) -> tuple[tuple[Result, ...], ...]:

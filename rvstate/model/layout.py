@@ -92,6 +92,11 @@ class Layout:
         return self.rv / "tools"
 
     @property
+    def schedule(self) -> RemotePath:
+        """What runs keepalive by a schedule on the cluster, and how it went."""
+        return self.rv / "schedule"
+
+    @property
     def originals(self) -> RemotePath:
         """Records of what migrations set aside."""
         return self.rv / "originals"

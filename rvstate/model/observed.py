@@ -120,7 +120,9 @@ class ObservedState:
 
     `skew` is the cluster's clock minus ours, in seconds; `strangers` are the start-up files that
     belong to another user, or lead to such a file; `copied` says how many bytes the target of a
-    migration holds already; `environments` go by the paths of their links.
+    migration holds already; `environments` go by the paths of their links.  `schedules` is what the
+    cluster and this machine said of them: `record` is what was put there (kind, node, time), a
+    kind's own name what its table or queue holds, and with `-end` how asking for that ended.
     """
 
     account: Account
@@ -135,6 +137,7 @@ class ObservedState:
     strangers: frozenset[str] = frozenset()
     copied: dict[str, int] = field(default_factory=dict)
     environments: dict[str, Built] = field(default_factory=dict)
+    schedules: tuple[dict[str, str], dict[str, str]] = field(default_factory=lambda: ({}, {}))
 
     def entry(self, path: str) -> Entry:
         """What is at a path that the look was asked about."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import Enum
 
-from rvstate.model.resources import KINDS, Resource
+from rvstate.model.resources import KINDS, ConfigFile, Resource, Schedule
 
 
 class Action(Enum):
@@ -62,6 +62,22 @@ def _turn(change: Change) -> int:
     if getattr(change.resource, "shared", False):
         return 0
     return {Action.REMOVE: 1, Action.MIGRATE: 2}.get(change.action, 3)
+
+
+def same(resource: Resource, reason: str) -> Change:
+    """Nothing is to be done."""
+    return Change(resource, Action.NO_OP, reason)
+
+
+def refuse(resource: Resource, reason: str, *ways_out: str) -> Change:
+    """Nothing may be done; and what the user can do instead."""
+    return Change(resource, Action.REFUSE, reason, ways_out)
+
+
+def is_here(change: Change) -> bool:
+    """Whether a change is made on this machine, not on the cluster."""
+    resource = change.resource
+    return isinstance(resource, ConfigFile) or (isinstance(resource, Schedule) and resource.here)
 
 
 @dataclass(frozen=True, slots=True)

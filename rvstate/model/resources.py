@@ -189,6 +189,50 @@ class ConfigFile:
         return "config.toml"
 
 
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """What runs keepalive day by day: one of `settings.SCHEDULES`, or nothing.
+
+    There is one for the cluster and one for this machine, and at most one of them has a `how`.
+
+    Args:
+        how: Which; empty where nothing should be there.
+        here: Whether on this machine.
+        account: Whose files it keeps, as output names it; empty on the cluster.
+        path: Its directory, on the cluster.
+        time: When, `HH:MM`; empty where it has no time of its own.
+        asks: Of which kinds on the cluster the look asks what is there.
+        lines: What stands in the table, or in the units.
+        program: What the cluster runs, as a whole script.
+        refusal: Why it may not or cannot be so; empty where it can.
+    """
+
+    how: str = ""
+    here: bool = False
+    account: str = ""
+    path: str = ""
+    time: str = ""
+    asks: tuple[str, ...] = ()
+    lines: str = ""
+    program: str = field(default="", repr=False)
+    refusal: str = ""
+
+    kind = "schedule"
+
+    @property
+    def owner(self) -> str:
+        """How a table names it.
+
+        On the cluster by its place: two names of one account are one account.
+        """
+        return self.account or self.path
+
+    @property
+    def name(self) -> str:
+        """How output names it."""
+        return self.how or "none"
+
+
 Resource = (
     Directory
     | CacheLink
@@ -200,11 +244,15 @@ Resource = (
     | Environments
     | Environment
     | ConfigFile
+    | Schedule
 )
 
 # In the order in which they are applied: space is freed before anything is written to a home
 # directory, and directories come before what lies in them.
-KINDS = ("config", "directory", "cache", "env", "scripts", "shell", "tool", "environment")
+KINDS = (
+    *("config", "directory", "cache", "env", "scripts", "shell"),
+    *("schedule", "tool", "environment"),
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,11 @@ from typing import Literal
 DEFAULT_CACHES = ("huggingface", "uv", "pip", "wandb", "triton", "torch")
 # How `notify serve` talks to its mail server: STARTTLS, TLS from the first byte, or neither.
 SECURITY = ("starttls", "tls", "none")
+# What may run keepalive day by day, in the order in which `auto` tries them.
+SCHEDULES = (
+    *("local-cron", "systemd-user", "launchd"),
+    *("remote-cron", "scrontab", "sbatch-chain", "first-command"),
+)
 SECRET_KEYS = frozenset(
     {
         ("defaults", "ai_api_key"),
@@ -94,11 +99,15 @@ class Receiver:
 
 @dataclass(frozen=True, slots=True)
 class ScratchKeepalive:
-    """What to do about the purge of scratch."""
+    """What to do about the purge of scratch.
+
+    `schedule` is `auto` or one of SCHEDULES, `time` is `HH:MM` by the clock of what keeps it.
+    """
 
     enabled: bool = True
     mode: str | None = None
     schedule: str | None = None
+    time: str | None = None
     permission: str | None = None
 
 

@@ -38,11 +38,13 @@ class Purge:
 class Scheduling:
     """Where a scheduled command may live: `allowed`, `forbidden`, `unknown` for each.
 
+    `sbatch_chain`: whether a minimal job may submit its next one, to begin a day later.
     `after_job`: whether a minimal job may follow each job, to tell how it ended.
     """
 
     remote_cron: str = "unknown"
     scrontab: str = "unknown"
+    sbatch_chain: str = "unknown"
     after_job: str = "unknown"
 
 

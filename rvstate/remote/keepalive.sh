@@ -1,7 +1,8 @@
 #!/bin/sh
 # Keep files young that the site's purge would take, or say how old they are.
 #   main ACTION SCRATCH_TEMPLATE HOME CLOCK DAYS QUEUE VICTIMS CACHE...
-# ACTION: touch; report, which changes nothing; or count, a report whose sum is kept.
+# ACTION: touch; report, which changes nothing; count, a report whose sum is kept; or recall, which
+# says what is known of earlier runs and of the schedule, and walks nowhere.
 # CLOCK: atime, mtime, atime-or-ctime (the younger counts) or atime-and-mtime (the older counts).
 # DAYS: the site's limit; what is past half of it is at risk.  QUEUE: a command line that lists the
 # user's jobs, their runs' ids somewhere; empty where there is none.  VICTIMS: the site's own list of
@@ -13,6 +14,7 @@
 # Everything streams: memory does not grow with the tree.
 # shellcheck shell=sh
 # shellcheck disable=SC2154 # rv_* come from lib.sh, which travels in front
+# shellcheck disable=SC2034 # some variables are for the scripts in front
 
 main() {
     action=$1
@@ -28,6 +30,11 @@ main() {
     # the file server and other users come first
     renice -n 19 -p $$ >/dev/null 2>&1
     ionice -c 3 -p $$ >/dev/null 2>&1
+    if [ "$action" = recall ]; then
+        printf 'now %s\n' "$(date +%s)"
+        recall
+        return 0
+    fi
     clockwork || return 1
     real=$(cd -P -- "$rv_scratch" 2>/dev/null && pwd -P) ||
         rv_fail "there is no $rv_scratch, or it may not be entered" || return 1
@@ -56,108 +63,6 @@ clockwork() {
     gnu=yes
     if ! find / -prune $race >/dev/null 2>&1; then race='' gnu=no; fi
 }
-
-# What the user's jobs need: set jobs to the queue and the environments in its runs' batch scripts;
-# asked is no where the queue does not answer, and everything counts as needed then.
-needed() {
-    jobs=''
-    asked=yes
-    [ -n "$queue" ] || return 0
-    set -- "$rv"/envs/*/.generations/*/* "$rv_scratch"/rv-workspaces/*/*/snapshots/*
-    # where there is nothing to decide about the scheduler is not asked
-    if ! [ -e "$1" ] && ! [ -e "$2" ] && [ $# = 2 ]; then return 0; fi
-    # the command line that is given says $rv_user
-    jobs=$(eval "$queue" 2>/dev/null) || asked=no
-    for id in $(printf '%s\n' "$jobs" | grep -o '[0-9]\{8\}-[0-9]\{6\}-[0-9a-f]\{8\}' | sort -u); do
-        jobs=$jobs$rv_newline$(grep -s '^rv_environment ' "$rv/runs/$id/job.sh")
-    done
-}
-
-# Whether no directory on the way from scratch to $path is a link.
-straight() {
-    above=${path%/*}
-    while [ "$above" != "$rv_scratch" ]; do
-        if [ -L "$above" ]; then return 1; fi
-        above=${above%/*}
-    done
-}
-
-# points PLACE: the paths at which one place begins, each ended by NUL.
-points() {
-    name=$1
-    set --
-    case $name in
-        account)
-            if [ -L "$rv" ]; then return 0; fi
-            for path in "$rv"/*; do
-                case ${path##*/} in
-                    # the last one's dates are facts
-                    envs | lock* | keepalive*) ;;
-                    *) if [ -e "$path" ]; then set -- "$@" "$path"; fi ;;
-                esac
-            done
-            ;;
-        environments)
-            current=''
-            for path in "$rv"/envs/*/*; do
-                if ! [ -L "$path" ] || ! straight; then continue; fi
-                set -- "$@" "$path"
-                target=$(readlink "$path")
-                case $target in
-                    /*) ;;
-                    *) target=${path%/*}/$target ;;
-                esac
-                current=$current$rv_newline$target
-            done
-            for path in "$rv"/envs/*/.generations/*/*; do
-                if [ -d "$path" ] && straight && in_use; then set -- "$@" "$path"; fi
-            done
-            ;;
-        workspaces)
-            for path in "$rv_scratch"/rv-workspaces/*/*/*; do
-                if [ -e "$path" ] && [ "${path##*/}" != snapshots ] && straight; then set -- "$@" "$path"; fi
-            done
-            for path in "$rv_scratch"/rv-workspaces/*/*/snapshots/*; do
-                if [ -d "$path" ] && straight && wanted; then
-                    set -- "$@" "$path"
-                    manifest=${path%/*}/.${path##*/}.manifest
-                    if [ -e "$manifest" ]; then set -- "$@" "$manifest"; fi
-                fi
-            done
-            ;;
-        *)
-            path=$rv_scratch/.cache/$name
-            if [ -d "$path" ] && ! [ -L "$path" ] && straight; then set -- "$path"; fi
-            ;;
-    esac
-    [ $# -gt 0 ] || return 0
-    printf '%s\0' "$@"
-}
-
-# Whether the generation $path is a branch's newest, or a job in the queue has it.
-in_use() {
-    [ "$asked" = yes ] || return 0
-    case $current$rv_newline in
-        *"$rv_newline$path$rv_newline"*) return 0 ;;
-    esac
-    case $jobs in
-        *"$path"*) return 0 ;;
-    esac
-    return 1
-}
-
-# Whether a job in the queue needs the snapshot $path, or the user has it kept.
-wanted() {
-    [ "$asked" = yes ] || return 0
-    id=$(printf '%s' "${path##*/}" | sed 's/.*-\([0-9]\{8\}-[0-9]\{6\}-[0-9a-f]\{8\}\)$/\1/')
-    if [ -e "$rv/runs/$id/keep" ]; then return 0; fi
-    case $jobs in
-        *"$id"*) return 0 ;;
-    esac
-    return 1
-}
-
-
 
 # touch_all CACHE...: renew the dates of what is past half of the limit, and stamp that it is done.
 # Says `found N`, `failed N`, `troubles N` and the first few, or `busy HOST PROCESS`.
@@ -260,90 +165,4 @@ alone() {
     set -- $(readlink "$rv_lockfile" 2>/dev/null)
     printf 'busy %s %s\n' "${1:-?}" "${3:-?}"
     return 2
-}
-
-# Keep how this run went, for `status`; where there is no room, what was kept stays.
-remember() {
-    {
-        printf 'ended %s\naction %s\n' "$(date +%s)" "$action"
-        printf '%s\n' "$said" | grep -E '^(found|risk|troubles|trouble) '
-    } | rv_store "$kept/last" 600 2>/dev/null || printf 'unkept\n'
-}
-
-# report CACHE...: "place FILES BYTES RISK OLDEST VICTIMS NAME" for each place, OLDEST in seconds
-# since 1970; then what is known of earlier runs.
-report() {
-    limit=$(($(date +%s) - half * 60))
-    listed=$(doomed "$@")
-    exec 4>&1
-    for place in account environments workspaces "$@"; do
-        start "$place" | dates | awk -v limit="$limit" -v clock="$clock" '
-            { age = clock == "mtime" ? $2 : $1; files++; bytes += $4 }
-            clock == "atime-or-ctime" && $3 > age || clock == "atime-and-mtime" && $2 < age {
-                age = clock == "atime-or-ctime" ? $3 : $2 }
-            age < limit { risk++ }
-            !oldest || age < oldest { oldest = age }
-            END { printf "place %d %.0f %d %d", files, bytes, risk, oldest }' >&4
-        number=$(printf '%s\n' "$listed" | sed -n "s/ $place\$//p")
-        printf ' %s %s\n' "${number:-0}" "$place" >&4
-    done 2>&1 | complaints
-    exec 4>&-
-    printf '%s\n' "$listed" | sed -n 's/^\([0-9]*\) \.$/victims \1/p'
-    if [ -e "$kept/success" ]; then printf 'success %s\n' "$(date_of "$kept/success")"; fi
-    sed 's/^/last /' "$kept/last" 2>/dev/null
-    return 0
-}
-
-# A report whose sum is kept as well.
-count() {
-    said=$(report "$@")
-    printf '%s\n' "$said"
-    said=$(printf '%s\n' "$said" | awk '
-        $1 == "place" { risk += $4 }
-        /^troubles? / { print }
-        END { printf "risk %d\n", risk }')
-    (umask 077 && mkdir -p "$kept") && remember
-}
-
-# "ATIME MTIME CTIME BYTES" for each of the user's own files in the trees whose names come in.
-dates() {
-    # shellcheck disable=SC2016 # expanded there
-    xargs -0 sh -c '
-        uid=$1 race=$2 gnu=$3
-        shift 3
-        [ $# -gt 0 ] || exit 0
-        if [ "$gnu" = yes ]; then
-            find "$@" $race -xdev -type d ! -user "$uid" -prune -o \
-                \( -type f -o -type l \) -user "$uid" -printf "%A@ %T@ %C@ %s\n"
-        else
-            find "$@" -xdev -type d ! -user "$uid" -prune -o \
-                \( -type f -o -type l \) -user "$uid" -exec stat -f "%a %m %c %z" {} +
-        fi
-    ' sh "$uid" "$race" "$gnu"
-}
-
-date_of() {
-    stat -c %Y "$1" 2>/dev/null || stat -f %m "$1"
-}
-
-# doomed PLACE...: what the site's own list says will be purged, "N PLACE", and in all "N .".
-doomed() {
-    [ -n "$victims" ] || return 0
-    rv_expand "$victims"
-    # without the tool nobody knows, which is not none
-    command -v "${rv_text%% *}" >/dev/null 2>&1 || return 0
-    prefixes=environments=/.rv/envs/${rv_newline}account=/.rv/${rv_newline}workspaces=/rv-workspaces/
-    for name; do prefixes=$prefixes$rv_newline$name=/.cache/$name/; done
-    # the list names scratch as the user or as the file server does
-    sh -c "$rv_text" 2>/dev/null </dev/null |
-        RV_OWN=$rv_scratch RV_REAL=$real RV_PREFIXES=$prefixes awk '
-        BEGIN { own = ENVIRON["RV_OWN"]; other = ENVIRON["RV_REAL"]
-            many = split(ENVIRON["RV_PREFIXES"], line, "\n")
-            for (i = 1; i <= many; i++) { at = index(line[i], "=")
-                name[i] = substr(line[i], 1, at - 1); path[i] = substr(line[i], at + 1) } }
-        { total += index($0, own "/") > 0 || index($0, other "/") > 0
-          for (i = 1; i <= many; i++)
-              if (index($0, own path[i]) || index($0, other path[i])) { count[i]++; break } }
-        END { for (i = 1; i <= many; i++) printf "%d %s\n", count[i], name[i]
-            printf "%d .\n", total }'
 }

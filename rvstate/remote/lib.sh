@@ -267,3 +267,19 @@ rv_find_library() {
     done
     rv_fail "this run was submitted by an older rvstate and cannot be entered; submit it again"
 }
+
+# rv_bare COMMAND...: run sbatch so that nothing of the submitting shell decides about the job.
+rv_bare() {
+    for rv_line in $(env | sed -n -e 's/^\(SBATCH_[A-Z0-9_]*\)=.*/\1/p' -e 's/^\(SLURM_[A-Z0-9_]*\)=.*/\1/p'); do
+        [ "$rv_line" = SLURM_CONF ] || unset "$rv_line"
+    done
+    cd / && "$@"
+}
+
+# rv_chain: keepalive's own jobs that wait or run, "JOB STATE BEGIN", BEGIN in seconds since 1970.
+rv_chain() {
+    rv_text=$(env -u SQUEUE_PARTITION -u SQUEUE_ACCOUNT -u SQUEUE_QOS -u SQUEUE_FORMAT2 \
+        SLURM_TIME_FORMAT=%s squeue --noheader --user="$(id -un)" --name=rv-keepalive \
+        --states=PENDING,CONFIGURING,RUNNING,SUSPENDED --format='%A %T %S %k') || return 1
+    printf '%s\n' "$rv_text" | sed -n 's/ rvstate-keepalive$//p'
+}

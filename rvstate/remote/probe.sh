@@ -10,6 +10,7 @@
 #       tool NAME     where a program is
 #       records DIR   the contents of every file in DIR
 #       environments DIR   every DIR/PROJECT/BRANCH that leads to an environment, and its state
+#       schedule KINDS   what runs keepalive day by day, and what is there of it and of these kinds
 # Paths may start with /{home} and /{scratch}.  Every answer carries the number of its question.
 # Each process costs milliseconds on a busy login node, so questions of one kind are answered by one.
 # shellcheck shell=sh
@@ -48,6 +49,7 @@ main() {
                 ;;
             records) look_records ;;
             environments) look_environments ;;
+            schedule) look_schedule ;;
             *) rv_fail "probe: unknown question $word" || return 1 ;;
         esac
         number=$((number + 1))
@@ -209,4 +211,44 @@ look_environments() {
         fi
         printf '%s\0%s\0' "$link" "${digest:--} $runs ${when:--} ${verdict:--} $recipe"
     done
+}
+
+# The record of what was put there; accounts that never had a schedule are asked nothing more.
+look_schedule() {
+    record=$rv_scratch/.rv/schedule/record
+    if [ -s "$record" ]; then
+        rv_section "schedule-record $number"
+        read -r kind more <"$record"
+        printf '%s %s' "$kind" "$more"
+        case " $value " in
+            *" $kind "*) ;;
+            *) value="$value $kind" ;;
+        esac
+    fi
+    for kind in $value; do
+        case $kind in
+            remote-cron) look_output crontab -l ;;
+            scrontab) look_output scrontab -l ;;
+            sbatch-chain) look_output squeue ;;
+        esac
+    done
+}
+
+# look_output COMMAND...: what it prints about $kind, then how it ended and what it complained of.
+look_output() {
+    rv_section "schedule-$kind $number"
+    exec 3>&1
+    if ! command -v "$1" >/dev/null 2>&1; then
+        said="there is no $1"
+        status=127
+    elif [ "$1" = squeue ]; then
+        said=$(rv_chain 2>&1 >&3 3>&- </dev/null)
+        status=$?
+    else
+        said=$("$@" 2>&1 >&3 3>&- </dev/null)
+        status=$?
+    fi
+    exec 3>&-
+    rv_section "schedule-$kind-end $number"
+    printf '%s\n%s' "$status" "$said"
 }

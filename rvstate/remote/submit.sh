@@ -134,7 +134,7 @@ submit() {
 
 # ask_sbatch WORDS...: sets job; 1 where there is none, with the scheduler's own words.
 ask_sbatch() {
-    answer=$(clean_sbatch "$@" </dev/null 2>"$run/submit.err")
+    answer=$(rv_bare "$@" </dev/null 2>"$run/submit.err")
     status=$?
     # --parsable says ID or ID;CLUSTER, after whatever the site's plugins say
     job=$(printf '%s\n' "$answer" | sed -n 's/^\([0-9][0-9]*\)\(;.*\)*$/\1/p' | tail -n 1)
@@ -185,17 +185,9 @@ EOT
 # names no run, so that nobody who looks for this run's job finds it.
 follow() {
     if [ ! -f "$run/notify/after.sh" ] || [ "${1##*/}" != sbatch ]; then return 0; fi
-    after=$(clean_sbatch "$@" --dependency="afterany:$(printf '%s' "$job" | tr , :)" <"$run/notify/after.sh" 2>&1) ||
+    after=$(rv_bare "$@" --dependency="afterany:$(printf '%s' "$job" | tr , :)" <"$run/notify/after.sh" 2>&1) ||
         printf 'untold %s\n' "$(printf '%s' "$after" | tr '\n' ' ')"
     return 0
-}
-
-# Nothing of the submitting shell decides about the job.
-clean_sbatch() {
-    for name in $(env | sed -n -e 's/^\(SBATCH_[A-Z0-9_]*\)=.*/\1/p' -e 's/^\(SLURM_[A-Z0-9_]*\)=.*/\1/p'); do
-        [ "$name" = SLURM_CONF ] || unset "$name"
-    done
-    cd / && "$@"
 }
 
 # Active jobs of the same name share the directory of checkpoints.

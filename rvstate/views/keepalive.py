@@ -73,17 +73,41 @@ def show_status(found: Status) -> None:
     click.echo(f"Mode {policy.mode}{': ' + policy.note if policy.note else ''}.")
     if policy.refusal:
         click.echo(f" {click.style('!', fg='red', bold=True)} {policy.refusal}")
-    if report is None:
-        if policy.mode != "off":
-            click.echo("The site profile names no limit and clock, so nothing can be measured.")
-    else:
+    if policy.measurable:
         click.echo(f"Purged after {policy.purge.days} days by {policy.purge.clock}.")
         _show_table(report)
         _show_troubles(report)
         _show_dates(report)
-    if found.attempt is not None and found.attempt.status:
-        when = _date(found.attempt.time)
-        click.echo(f"The scheduled run from this machine on {when} failed: {found.attempt.text}")
+    elif policy.mode != "off":
+        click.echo("The site profile names no limit and clock, so nothing can be measured.")
+    _show_schedule(found)
+
+
+def _show_schedule(found: Status) -> None:
+    planned = found.report.planned
+    if planned is not None:
+        when = f"daily at {planned.time}" if planned.next is None else _date(planned.next)
+        click.echo(f"Next run: {when}, by {planned.how} on the cluster.")
+        if planned.ended is None:
+            click.echo("No scheduled run on the cluster has ended yet.")
+        else:
+            click.echo(_ended("on the cluster", planned.ended, planned.status, planned.text))
+    if found.here is not None:
+        how, _ = found.here
+        when = "with the next command" if found.next is None else _date(found.next)
+        click.echo(f"Next run: {when}, by {how} on this machine.")
+    if planned is None and found.here is None and found.policy.mode != "off":
+        click.echo("Nothing is scheduled: see `rvstate keepalive schedule`.")
+    if found.attempt is not None:
+        attempt = found.attempt
+        click.echo(_ended("from this machine", attempt.time, attempt.status, attempt.text))
+
+
+def _ended(place: str, when: int, status: int | None, text: str) -> str:
+    run = f"The scheduled run {place} on {_date(when)}"
+    if status:
+        return f"{run} failed: {text.rstrip('.') or f'it ended with {status}'}."
+    return f"{run} succeeded." if not text else f"{run} ended: {text.rstrip('.')}."
 
 
 def _show_table(report: Report) -> None:
@@ -133,9 +157,18 @@ def status_document(found: Status) -> str:
     return machine.document(
         "keepalive status",
         policy=_policy(found.policy),
-        report=None if found.report is None else _report(found.report),
+        report=_report(found.report) if found.policy.measurable else None,
         scheduled_here=None if found.attempt is None else asdict(found.attempt),
+        schedule=_schedule(found),
     )
+
+
+def _schedule(found: Status) -> dict[str, Any]:
+    planned = found.report.planned
+    here = None
+    if found.here is not None:
+        here = {"how": found.here[0], "time": found.here[1] or None, "next": found.next}
+    return {"cluster": None if planned is None else asdict(planned), "here": here}
 
 
 def _policy(policy: Policy) -> dict[str, Any]:
@@ -163,4 +196,5 @@ def _found(found: Done) -> dict[str, Any]:
 
 def _report(report: Report) -> dict[str, Any]:
     places = [{"path": path(p.name), **asdict(p)} for p in report.places]
-    return {**asdict(report), "places": places}
+    known = {key: value for key, value in asdict(report).items() if key != "planned"}
+    return {**known, "places": places}

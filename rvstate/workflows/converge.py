@@ -11,7 +11,7 @@ from pathlib import Path
 from rvstate import keepalive
 from rvstate.errors import RvstateError
 from rvstate.model.observed import Original
-from rvstate.model.plan import Plan
+from rvstate.model.plan import Change, Plan, is_here
 from rvstate.model.resources import ConfigFile
 from rvstate.steps import Result
 from rvstate.workflows import observe
@@ -103,7 +103,7 @@ def apply(
     """
     from rvstate.infra import engine
 
-    here = [_local_changes(view) for _, view in pairs]
+    here = [_local_changes(session, view) for session, view in pairs]
     jobs = tuple(
         engine.Job(s.transport, v.layout, v.desired, v.observed, v.plan, remove_originals)
         for s, v in pairs
@@ -143,11 +143,19 @@ def _notices(session: Session) -> tuple[str, ...]:
     return keepalive.notices(config.settings, config.site, date.today())
 
 
-def _local_changes(view: View) -> tuple[Result, ...]:
-    """The config file on this machine is the only thing that is not the cluster's."""
-    results: tuple[Result, ...] = ()
-    for change in view.plan.changes:
-        if isinstance(change.resource, ConfigFile):
-            Path(change.resource.path).chmod(0o600)
-            results += (Result(change),)
-    return results
+def _local_changes(session: Session, view: View) -> tuple[Result, ...]:
+    """What is not the cluster's: the config file, and a schedule on this machine."""
+    return tuple(_local(session, change) for change in view.plan.changes if is_here(change))
+
+
+def _local(session: Session, change: Change) -> Result:
+    if isinstance(change.resource, ConfigFile):
+        Path(change.resource.path).chmod(0o600)
+        return Result(change)
+    from rvstate.workflows import schedule
+
+    try:
+        schedule.apply(session, change)
+    except RvstateError as error:
+        return Result(change, error.message.removesuffix("."))
+    return Result(change)

@@ -43,11 +43,21 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """How keepalive stands on one account; `report` is None where nothing can be measured."""
+    """How keepalive stands on one account.
+
+    Args:
+        policy: What may be done.
+        report: What the cluster says; without places where nothing can be measured.
+        attempt: The last scheduled run from this machine.
+        here: What runs keepalive from this machine: its kind, and `HH:MM` or nothing.
+        next: When that runs next, in seconds since 1970.
+    """
 
     policy: Policy
-    report: Report | None
+    report: Report
     attempt: Attempt | None
+    here: tuple[str, str] | None = None
+    next: int | None = None
 
 
 def policy(session: Session) -> Policy:
@@ -106,27 +116,45 @@ def _run(session: Session) -> tuple[Policy, Done]:
     if found.mode == "off" or not found.measurable:
         return found, None
     if found.mode == "touch":
-        return found, keepalive.ran(session.transport.run(_script(session, "touch", found)))
-    answer = session.transport.run(_script(session, "count", found))
+        return found, keepalive.ran(session.transport.run(script(session, "touch", found)))
+    answer = session.transport.run(script(session, "count", found))
     return found, keepalive.report(answer, found)
 
 
 def status(session: Session) -> Status:
-    """How it stands, with one remote command at most.
+    """How it stands, with one remote command.
 
     Raises:
         ProbeError: The account could not be looked at.
     """
     found = policy(session)
-    report = None
-    if found.measurable:
-        answer = session.transport.run(_script(session, "report", found))
-        report = keepalive.report(answer, found)
+    action = "report" if found.measurable else "recall"
+    report = keepalive.report(session.transport.run(script(session, action, found)), found)
     kept = session.state.attempt(session.label)
-    return Status(found, report, Attempt(*kept) if kept else None)
+    record = session.state.schedule(session.label).split()
+    here = (record[0], "" if record[2:] in ([], ["-"]) else record[2]) if record else None
+    upcoming = next_time(here[1], time.time()) if here and here[1] else None
+    return Status(found, report, Attempt(*kept) if kept else None, here, upcoming)
 
 
-def _script(session: Session, action: str, found: Policy) -> Script:
+def next_time(daily: str, now: float) -> int:
+    """When it is `HH:MM` next by this machine's clock, in seconds since 1970."""
+    hour, _, minute = daily.partition(":")
+    today = time.localtime(now)
+    for days in (0, 1):
+        day = (today.tm_year, today.tm_mon, today.tm_mday + days, int(hour), int(minute), 0)
+        at = time.mktime((*day, 0, 0, -1))
+        if at > now:
+            break
+    return round(at)
+
+
+def script(session: Session, action: str, found: Policy) -> Script:
+    """The one remote command of a run or a report.
+
+    Raises:
+        ConfigError: A cache has the name of a part of the account.
+    """
     settings, site = session.config.settings, session.config.site
     caches = tuple(cache_name(name) for name in settings.caches.all)
     for name in caches:

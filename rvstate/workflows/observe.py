@@ -12,7 +12,7 @@ from rvstate import ahead, probe
 from rvstate import desired as desired_state
 from rvstate.model.layout import SYMBOLIC, Account, Layout
 from rvstate.model.observed import ObservedState, Present
-from rvstate.model.resources import ConfigFile, DesiredState
+from rvstate.model.resources import ConfigFile, DesiredState, Schedule
 from rvstate.probe import Question
 from rvstate.script import Answer, Script
 from rvstate.transport import Running, Ssh
@@ -20,6 +20,7 @@ from rvstate.workflows.session import Session
 
 if TYPE_CHECKING:
     from rvstate.model.plan import Plan
+    from rvstate.workflows.schedule import Intent
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +49,7 @@ class Look:
     script: Script
     running: Running | None
     remove_originals: bool = False
+    intent: Intent | None = None
 
     def view(self) -> View:
         """Wait for the answer and compare."""
@@ -62,7 +64,14 @@ class Look:
 
         observed = probe.read(answer, self.asked)
         observed.entries.update(_local_entry(self.watched))
-        wanted = _wanted(self.session, observed.account, self.variables, self.watched, self.kinds)
+        path = Layout(observed.account).schedule
+        schedules: tuple[Schedule, ...] = (Schedule(path=path),)
+        if self.intent is not None:
+            observed.schedules[1].update(self.intent.said)
+            schedules = self.intent.resources(path, observed)
+        wanted = _wanted(
+            self.session, observed.account, self.variables, self.watched, self.kinds, schedules
+        )
         removing = self.remove_originals
         plan = diff.plan(wanted, observed, remove_originals=removing)
         plan = diff.for_full_home(plan, observed, remove_originals=removing)
@@ -93,9 +102,24 @@ def prepare(
     """A look that has not been sent yet; arguments as for `begin`."""
     variables = session.state.variables()
     watched = _config_file(session)
-    asked = probe.questions(_wanted(session, SYMBOLIC, variables, watched, kinds))
+    intent = _intent(session, kinds)
+    path = Layout(SYMBOLIC).schedule
+    schedules = (Schedule(path=path) if intent is None else intent.question(path),)
+    asked = probe.questions(_wanted(session, SYMBOLIC, variables, watched, kinds, schedules))
     script = probe.script(session.scratch, session.home, asked)
-    return Look(session, kinds, variables, watched, asked, script, None, remove_originals)
+    return Look(session, kinds, variables, watched, asked, script, None, remove_originals, intent)
+
+
+def _intent(session: Session, kinds: frozenset[str] | None) -> Intent | None:
+    if kinds is not None and Schedule.kind not in kinds:
+        return None
+    # most accounts have no schedule, and pay for none
+    declared = session.config.settings.scratch_keepalive.schedule
+    if not declared and not session.state.schedule(session.label):
+        return None
+    from rvstate.workflows import schedule
+
+    return schedule.intend(session)
 
 
 def account(
@@ -111,9 +135,10 @@ def _wanted(
     variables: Mapping[str, str],
     watched: ConfigFile,
     kinds: frozenset[str] | None,
+    schedules: tuple[Schedule, ...],
 ) -> DesiredState:
     config = session.config
-    found = desired_state.account(config.settings, config.site, who, variables, watched)
+    found = desired_state.account(config.settings, config.site, who, variables, watched, schedules)
     if kinds is None:
         return found
     return DesiredState(tuple(r for r in found.resources if r.kind in kinds))

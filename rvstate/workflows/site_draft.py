@@ -47,7 +47,11 @@ def draft(found: Discovery, name: str) -> tuple[str, dict[str, Any]]:
     if modules:
         table["modules"] = modules
     table["purge"] = {"clock": "unknown", "touch_policy": "unknown"}
-    table["scheduling"] = {"remote_cron": "unknown", "scrontab": "unknown"}
+    table["scheduling"] = {
+        "remote_cron": "unknown",
+        "scrontab": "unknown",
+        "sbatch_chain": "unknown",
+    }
     table["partitions"] = [_partition(p) for p in found.partitions]
     gpus = dict(_gpus(found))
     if gpus:

@@ -46,10 +46,8 @@ def verify(session: Session, tell: Callable[[str], None]) -> Verification:
         RvstateError: The walk did not come to its end.
     """
     tell(f"walking what is kept at {session.label}")
-    digest = desired.env_file(Layout(SYMBOLIC), session.state.variables()).digest
-    script = Script("verify", (session.scratch, session.home, digest))
     reading = Reading(tell)
-    status = session.transport.stream(script, None, reading.feed)
+    status = session.transport.stream(script(session), None, reading.feed)
     if status != 0:
         raise RvstateError(
             f"The walk over {session.label} ended early.", "Run `rvstate verify` again."
@@ -57,6 +55,12 @@ def verify(session: Session, tell: Callable[[str], None]) -> Verification:
     return Verification(
         session.label, tuple(reading.found), session.transport.commands, reading.stamped
     )
+
+
+def script(session: Session) -> Script:
+    """The one remote command of a verification."""
+    digest = desired.env_file(Layout(SYMBOLIC), session.state.variables()).digest
+    return Script("verify", (session.scratch, session.home, digest))
 
 
 class Reading:

@@ -152,6 +152,17 @@ def environments(
     yield from _kind("environment", desired, layout, observed)
 
 
+@operation()  # type: ignore[untyped-decorator]
+def schedules(desired: DesiredState, layout: Layout, observed: ObservedState | None = None) -> Any:
+    """Keep what runs keepalive day by day on the cluster.
+
+    + desired: what should be so on the account
+    + layout: the account's paths
+    + observed: the look, if it was taken already
+    """
+    yield from _kind("schedule", desired, layout, observed)
+
+
 BY_KIND = {
     "directory": directories,
     "cache": caches,
@@ -160,4 +171,5 @@ BY_KIND = {
     "shell": shell_blocks,
     "tool": tools,
     "environment": environments,
+    "schedule": schedules,
 }

@@ -1,0 +1,147 @@
+"""The schedule of keepalive on a real cluster: real cron, real scrontab and a real chain run it."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+
+pytestmark = pytest.mark.cluster
+
+MINE = "# my own, 100 percent\n0 0 1 1 * true\n"
+PROFILE = """
+name = "open"
+title = "Open"
+[purge]
+days = 90
+clock = "atime"
+touch_policy = "allowed"
+mode = "touch"
+[scheduling]
+remote_cron = "allowed"
+scrontab = "allowed"
+sbatch_chain = "allowed"
+"""
+KINDS = ("--only", "directory,schedule")
+
+
+def declare(account: Any, how: str, at: str = "04:17") -> None:
+    """Have keepalive run by one kind; an empty one takes the setting out."""
+    (account.state / "sites").mkdir(parents=True, exist_ok=True)
+    (account.state / "sites" / "open.toml").write_text(PROFILE)
+    account.configure(f'[scratch_keepalive]\nschedule = "{how}"\ntime = "{at}"\n' if how else "")
+    path = account.state / "config.toml"
+    path.write_text(path.read_text().replace('"uva"', '"open"'))
+
+
+def changes(account: Any, *more: str) -> list[tuple[str, str]]:
+    """What a converge of the schedule changed, by name and action; it must have succeeded."""
+    done = account.converge(*KINDS, *more)
+    assert done.status == 0, done.output + done.errors
+    return [(name, action) for kind, name, action in done.changes if kind == "schedule"]
+
+
+def chain(account: Any) -> list[str]:
+    """The jobs of keepalive's chain that are there."""
+    return str(account.sh("squeue --noheader --me --format='%A %T %k' | grep rvstate-")).split(
+        "\n"
+    )[:-1]
+
+
+def test_cron_scrontab_and_a_chain_run_it(remote: Any, cluster: Any) -> None:
+    """Each starts it at its minute, dates are renewed, status says so; then all is taken out."""
+    kinds = {"abc1de": "remote-cron", "xyz9uv": "scrontab", "zsh7sh": "sbatch-chain"}
+    accounts = {user: remote(user) for user in kinds}
+    for user in kinds:
+        cluster.run_as(user, "sh", "-c", f"printf '%s' '{MINE}' | crontab -")
+        cluster.run_as(user, "sh", "-c", f"printf '%s' '{MINE}' | scrontab -")
+    at = 0.0
+    while time.time() > at:
+        # time enough for three converges before the minute comes
+        at = (time.time() + 15) // 60 * 60 + 60
+        for user, how in kinds.items():
+            declare(accounts[user], how, time.strftime("%H:%M", time.localtime(at)))
+            assert [name for name, _ in changes(accounts[user])] == [how]
+    for user in kinds:
+        accounts[user].sh(
+            "cd /scratch/$1; mkdir .cache/uv; touch -ad '60 days ago' .cache/uv/x", user
+        )
+    for account in accounts.values():
+        assert changes(account) == []
+    end = at + 45
+    waiting = set(kinds)
+    while waiting and time.time() < end:
+        time.sleep(1)
+        waiting = {u for u in waiting if accounts[u].sh("cd /scratch/$1; find .cache -atime +1", u)}
+    assert not waiting, [kinds[user] for user in waiting]
+    for user, how in kinds.items():
+        status = accounts[user].run("keepalive", "status", "--json").json
+        planned = status["schedule"]["cluster"]
+        assert (planned["how"], planned["status"], planned["text"]) == (how, 0, "")
+        # a chain's begin is the queue's, the others' are worked out
+        assert planned["next"] == at + 86400
+        assert status["report"]["success"] >= at
+        # it ran and is as declared: nothing is started twice
+        assert changes(accounts[user]) == []
+    assert len(chain(accounts["zsh7sh"])) == 1
+    for user, how in kinds.items():
+        declare(accounts[user], "")
+        assert changes(accounts[user]) == [("none", "remove")], how
+        assert changes(accounts[user]) == []
+        assert accounts[user].sh("crontab -l") == MINE
+        assert accounts[user].sh("scrontab -l") == MINE
+        assert "rv-keepalive" not in accounts[user].sh("squeue --me; ls -A /scratch/$1/.rv", user)
+        assert "schedule" not in accounts[user].sh("ls -A /scratch/$1/.rv", user)
+
+
+def test_a_chain_that_ended_is_started_again(remote: Any) -> None:
+    """Cancelled by hand it is found by the look; two of them become one."""
+    account = remote()
+    declare(account, "sbatch-chain")
+    assert changes(account) == [("sbatch-chain", "create")]
+    account.sh("scancel --name=rv-keepalive --me")
+    found = account.check(*KINDS).host["changes"]
+    assert [change["reason"] for change in found] == ["the chain has ended"]
+    assert changes(account) == [("sbatch-chain", "update")]
+    assert len(chain(account)) == 1
+    account.sh(
+        "sbatch --begin=04:17 --job-name=rv-keepalive --comment=rvstate-keepalive --wrap=true"
+    )
+    assert changes(account) == [("sbatch-chain", "update")]
+    assert len(chain(account)) == 1
+
+
+def test_what_cannot_be_read_is_not_written(remote: Any, cluster: Any) -> None:
+    """cron denied and the controller gone: refused with a way out, and all stays as it was."""
+    account = remote()
+    cluster.run_as("abc1de", "sh", "-c", f"printf '%s' '{MINE}' | crontab -")
+    cluster.run_as("abc1de", "sh", "-c", f"printf '%s' '{MINE}' | scrontab -")
+    cluster.exec("sh", "-c", "echo abc1de >/etc/cron.deny")
+    try:
+        declare(account, "remote-cron")
+        refused = account.converge(*KINDS)
+    finally:
+        cluster.exec("rm", "/etc/cron.deny")
+    assert refused.status == 3
+    (change,) = [c for c in refused.host["changes"] if c["kind"] == "schedule"]
+    assert "not allowed" in change["reason"]
+    assert change["ways_out"]
+    declare(account, "scrontab")
+    cluster.fault("kill", "slurmctld")
+    try:
+        refused = account.converge(*KINDS)
+    finally:
+        cluster.heal()
+    assert refused.status == 3
+    assert "scrontab -l` failed" in refused.output
+    assert account.sh("crontab -l; scrontab -l") == MINE * 2
+    assert ".rv" not in account.sh("ls -A /scratch/abc1de")
+
+
+def test_what_the_site_forbids_is_refused(remote: Any) -> None:
+    """The profile of uva forbids cron on the login node, and says so before anything is written."""
+    account = remote(more='[scratch_keepalive]\nschedule = "remote-cron"\n')
+    done = account.run("converge", "--check", *KINDS)
+    assert done.status == 3
+    assert "the site does not allow it" in done.output

@@ -10,7 +10,7 @@ from pathlib import Path
 from accountkit import Rv, tree
 
 ROOT = Path(__file__).parents[2]
-KINDS = 7
+KINDS = 8
 
 
 def pyinfra(state: Path, inventory: str, option: str) -> subprocess.CompletedProcess[str]:

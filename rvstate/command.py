@@ -180,6 +180,10 @@ def warnings(words: tuple[str, ...], root: str) -> tuple[str, ...]:
             f"{script} is an absolute path: the job runs that file as it is then on the "
             "cluster, not the code that is sent from here"
         )
+    parts = words[0].split() if len(words) == 1 else list(words)
+    first = next((part for part in parts if not _ASSIGNMENT.match(part) and part != "env"), "")
+    if re.fullmatch(r"/.*/python[0-9.]*", first):
+        found.append(f"{first} is that very Python and not the environment's, which is `python`")
     return tuple(dict.fromkeys(found))
 
 

@@ -24,6 +24,12 @@ _KNOWN: tuple[tuple[str, str, str], ...] = (
         "[modules] compiler; the compiler's words are in `rvstate logs --err`.",
     ),
     (
+        r"rvstate: (the environment) could not be built",
+        "The first job was to build {0} and could not, so your program was not started.",
+        "Mend what the resolver's or the compiler's words in `rvstate logs --err` say; without "
+        '[environment] build = "job" most of it is found before a job is submitted.',
+    ),
+    (
         r"rvstate: the environment (\S+) is gone",
         "The environment {0} was removed after the job had been submitted.",
         "Run the command again: it is built anew.",

@@ -84,3 +84,21 @@ def test_every_name_is_a_plain_word(words: list[str]) -> None:
 def test_a_script_counts_only_where_it_is_certain(typed: str, script: str | None) -> None:
     """What a launcher runs must be there; another program's argument may be yet to be written."""
     assert command.certain_script(tuple(shlex.split(typed))) == script
+
+
+@pytest.mark.parametrize(
+    ("words", "warned"),
+    [
+        (("/usr/bin/python3", "a.py"), True),
+        (("A=1", "/home/me/.local/bin/python3.12", "a.py"), True),
+        (("/usr/bin/python3 a.py && true",), True),
+        (("python", "a.py"), False),
+        (("bash", "/usr/bin/python3"), False),
+    ],
+)
+def test_another_python_is_pointed_out(words: tuple[str, ...], warned: bool) -> None:
+    """A path of an interpreter goes past the environment."""
+    assert (
+        any("not the environment's" in said for said in command.warnings(words, "/project"))
+        is warned
+    )

@@ -28,6 +28,7 @@ OTHER = '  File "/usr/lib64/python3.6/runpy.py", line 193, in _run_module_as_mai
             "rvstate: the environment's packages (flash-attn) could not be built on this node; the",
             "flash-attn could be built neither",
         ),
+        ("rvstate: the environment could not be built on this node; the", "could not, so your"),
         (f"rvstate: the environment {ENV} is gone; submit again", "was removed after"),
         ("RuntimeError: CUDA driver version is insufficient for CUDA runtime version", "driver"),
         ("ImportError: /x/y.so: file too short", "damaged"),

@@ -176,18 +176,23 @@ rv_environment() {
     [ -x "$1/bin/python" ] || rv_give_up "the environment $1 is gone; submit again to rebuild it"
     if [ -s "$1/.rvstate/deferred" ] || [ -e "$1/.rvstate/whole" ]; then rv_finish "$1"; fi
     rv_generation=$1
+    # a module of Python brings them for its own
+    unset PYTHONHOME PYTHONPATH
     if [ -d "$1/conda-meta" ]; then rv_conda "$1"; else rv_venv "$1"; fi
 }
 
 # rv_finish GENERATION: build what the login node could not, with the site's compiler; the job ends
 # here where that fails.  Jobs that start at once wait for the first of them.
 rv_finish() {
-    local compiler
+    local compiler what="environment"
+    if [ -s "$1/.rvstate/deferred" ]; then
+        what="environment's packages ($(paste -s -d ' ' - <"$1/.rvstate/deferred"))"
+    fi
     compiler=$(sed -n 's/^compiler //p' "$1/.rvstate/recipe" 2>/dev/null)
     (
         if [ -n "$compiler" ]; then rv_modules "$compiler"; fi
         rv_build finish "$1"
-    ) || rv_give_up "the environment's packages ($(paste -s -d ' ' - <"$1/.rvstate/deferred" 2>/dev/null)) could not be built on this node; the lines above say why"
+    ) || rv_give_up "the $what could not be built on this node; the lines above say why"
 }
 
 # rv_build VERB GENERATION: what builds environments, in a shell of its own.
@@ -250,6 +255,7 @@ rv_activate() {
         fi
     done
     [ -n "$found" ] || rv_give_up "there is no environment at $*; mend path in [environment]"
+    unset PYTHONHOME PYTHONPATH
     if [ "$kind" = apptainer ]; then
         rv_container=$found
     elif [ -f "$found" ] && [ -x "$found" ]; then
@@ -398,9 +404,12 @@ rv_program() {
 
 # rv_become COMMAND...: become it, with the user's variables.
 rv_become() {
+    local path=$PATH prefix=${VIRTUAL_ENV:-${CONDA_PREFIX-}}
     if [ -n "$rv_env_file" ] && [ -r "$rv_env_file" ]; then
         # shellcheck source=/dev/null
         . "$rv_env_file"
+        # a PATH of the user's own hides everything but the environment
+        if [ "$PATH" != "$path" ] && [ -x "$prefix/bin/python" ]; then PATH=$prefix/bin:$PATH; fi
     fi
     if [ -n "$rv_container" ]; then
         set -- apptainer exec --nv --bind "$rv_scratch" --pwd "$PWD" "$rv_container" "$@"

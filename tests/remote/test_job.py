@@ -9,6 +9,7 @@ import pytest
 
 from rvstate import assets
 from rvstate.shell import quote
+from tests import runkit
 
 STEPS = """#!/bin/bash
 . {lib}/job.sh || exit 1
@@ -187,6 +188,45 @@ def test_the_users_variables_win_and_reach_only_the_program(place: Path) -> None
     )
     assert done.stdout.strip() == "5 no such"
     assert "LD_PRELOAD_X" not in (place / "seen-by-cp").read_text()
+
+
+@pytest.mark.parametrize("kind", ["venv", "conda", "named"])
+def test_nothing_hides_the_environment(place: Path, kind: str) -> None:
+    """Neither what a module brings for its own Python, nor a PATH of the user's own."""
+    runkit.write(
+        place,
+        {"env/bin/python": '#!/bin/sh\necho "ours ${PYTHONPATH-} ${PYTHONHOME-}"\n'},
+        executable=True,
+    )
+    runkit.write(place, {"other/python": "#!/bin/sh\necho theirs\n"}, executable=True)
+    if kind == "conda":
+        (place / "env/conda-meta").mkdir()
+    (place / "user.env").write_text(f"export PATH='{place}/other:/usr/bin:/bin'\n")
+    step = "rv_activate ''" if kind == "named" else "rv_environment"
+    done = job(
+        place,
+        "python",
+        "module() { export PYTHONPATH=/theirs PYTHONHOME=/theirs; }",
+        "rv_modules python",
+        f"{step} {place}/env",
+        f"rv_variables {place}/user.env",
+        snapshot(place),
+    )
+    assert done.stdout.split() == ["ours"], done.stderr
+
+
+def test_an_environment_that_the_first_job_cannot_build_is_named(place: Path) -> None:
+    """All of it, or the packages that were left; the program is not started."""
+    (place / "lib/lib.sh").write_text("")
+    (place / "lib/environment.sh").write_text("main() { return 1; }\n")
+    runkit.write(place, {"env/bin/python": ""}, executable=True)
+    runkit.write(place, {"env/.rvstate/whole": "", "env/.rvstate/recipe": ""})
+    done = job(place, "echo ran", f"rv_environment {place}/env")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "the environment could not be built on this node" in done.stderr
+    runkit.write(place, {"env/.rvstate/deferred": "a\nb\n"})
+    done = job(place, "echo ran", f"rv_environment {place}/env")
+    assert "the environment's packages (a b) could not be built" in done.stderr
 
 
 def test_kept_paths_are_copied_however_the_program_ends(place: Path) -> None:

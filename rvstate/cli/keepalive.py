@@ -8,6 +8,7 @@ from rvstate.cli.common import Progress, account_options, json_option, session
 from rvstate.errors import EXIT_DONE, EXIT_FAILED
 from rvstate.views import keepalive as view
 from rvstate.workflows import keepalive as workflow
+from rvstate.workflows import notify
 from rvstate.workflows.session import open_session
 
 
@@ -43,6 +44,9 @@ def run(
     tell = Progress(quiet=as_json)
     tell(f"walking through the files of {account.label}")
     policy, found = workflow.run(account, scheduled=scheduled)
+    if scheduled:
+        # nobody may look at `ps` for days
+        notify.catch_up(account)
     tell.done()
     if as_json:
         click.echo(view.run_document(policy, found))

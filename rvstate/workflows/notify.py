@@ -17,6 +17,7 @@ from rvstate.model.job import RunRecord
 from rvstate.model.layout import SYMBOLIC, Layout
 from rvstate.script import Script
 from rvstate.slurm.states import FINISHED
+from rvstate.workflows import jobs
 from rvstate.workflows.session import Session
 
 _SYMBOLIC = Layout(SYMBOLIC)
@@ -41,6 +42,16 @@ def deliver(session: Session, records: tuple[RunRecord, ...]) -> int:
             Script("notify", ("late", session.scratch, session.home, _SYMBOLIC.runs, *words))
         )
     return len(left)
+
+
+def catch_up(session: Session) -> int:
+    """Look at all runs and have the account send what was not told yet; see `deliver`.
+
+    Without an address to tell, nothing is asked of the account.
+    """
+    if not notification.by_webhook(session.config.settings):
+        return 0
+    return deliver(session, jobs.runs(session))
 
 
 def _words(record: RunRecord) -> tuple[str, ...]:

@@ -151,7 +151,7 @@ def test_where_no_job_may_follow_ps_tells(cluster: Any, tmp_path: Path, address:
 def test_a_job_behind_that_is_refused_holds_no_run_back(
     cluster: Any, tmp_path: Path, address: Address
 ) -> None:
-    """The run is submitted once, the user is told so, and `ps` tells of the end."""
+    """The run is submitted once, the user is told so, and a scheduled keepalive tells of the end."""
     here = webhook(cluster, tmp_path, address)
     app = repository(tmp_path / "work/held", {"good.py": ""})
     cluster.exec("sacctmgr", "-i", "modify", "user", "abc1de", "set", "MaxSubmitJobs=1")
@@ -163,5 +163,8 @@ def test_a_job_behind_that_is_refused_holds_no_run_back(
     queue = cluster.exec("squeue", "--noheader", "--format=%j").stdout.split()
     assert queue == ["rv-good"]
     cluster.run_as("abc1de", "scancel", found["job_id"])
-    here.await_state(found["run_id"], "CANCELLED")
+    asked = ("sacct", "-nXP", "-o", "state", "-j", found["job_id"])
+    address.until(lambda: "CANCELLED" in cluster.exec(*asked).stdout)
+    assert address.names(found["run_id"]) == []
+    here.run("keepalive", "run", "--scheduled")
     address.until(lambda: address.names(found["run_id"]) == ["CANCELLED"])

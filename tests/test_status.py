@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 from pathlib import Path
 
 import pytest
 
 from rvstate import config
 from rvstate.model.job import RunRecord
+from rvstate.model.site import Gpu as SiteGpu
 from rvstate.sitetools.nvidia import Gpu
 from rvstate.slurm import sinfo, squeue
 from rvstate.slurm.states import JobState
-from rvstate.workflows import status
+from rvstate.tunnel import Tunnel
+from rvstate.views import status as view
+from rvstate.workflows import questions, status
 from rvstate.workflows.gpu import LONG, Idle, Use
+from rvstate.workflows.questions import Said
 
 DATA = Path(__file__).parent / "data" / "slurm"
 DF = (
@@ -84,8 +90,8 @@ def test_places_without_a_quota_are_the_file_systems(
     inodes: str, known: tuple[int | None, int | None]
 ) -> None:
     """And one without a fixed number of inodes has no such limit."""
-    answers = {"scratch": (0, DF.format(inodes=inodes).encode()), "home": (1, b"")}
-    (place,) = status.storage(answers)
+    answers = {"scratch": Said(0, DF.format(inodes=inodes).encode()), "home": Said(1, b"")}
+    (place,) = questions.storage(answers)
     assert (place.path, place.size, place.used) == ("/scratch/me", 1024000, 256000)
     assert (place.inodes, place.inodes_used) == known
     assert not place.quota
@@ -94,6 +100,103 @@ def test_places_without_a_quota_are_the_file_systems(
 def test_the_sites_own_figures_go_first() -> None:
     """The user's share counts, and the file system's inodes stand beside it."""
     quota = b"Scratch            /scratch/me   2.0 KB   1.0 KB   1.0 KB  50%\n"
-    answers = {"scratch": (0, DF.format(inodes="100 40").encode()), "hdquota": (0, quota)}
-    (place,) = status.storage(answers)
+    answers = {"scratch": Said(0, DF.format(inodes="100 40").encode()), "hdquota": Said(0, quota)}
+    (place,) = questions.storage(answers)
     assert (place.size, place.used, place.inodes, place.quota) == (2048, 1024, 100, True)
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        (Said(0, b"mygroup 1 0 1\n"), ()),
+        (Said(0, b""), ()),
+        (Said(127, b"", "sh: allocations: not found\n"), ()),
+        (Said(124), ("allocations did not answer within 10 seconds.",)),
+        (Said(3, b"", "one\nboom\n"), ("allocations failed: boom",)),
+        (Said(3), ("allocations failed: exit code 3",)),
+        (Said(0, b"nothing that we know\n"), ("allocations printed nothing that can be read.",)),
+    ],
+)
+def test_a_tool_that_failed_is_not_one_that_tells_nothing(
+    said: Said, told: tuple[str, ...]
+) -> None:
+    """A site that has no such tool is no trouble; one whose tool fails is, and says why."""
+    assert questions.site_trouble({"allocations": said}) == told
+    if told:
+        assert not questions.balances({"allocations": said})
+
+
+def test_a_place_of_which_nobody_could_tell_is_named() -> None:
+    """It is not left out in silence."""
+    answers = {"home": Said(124), "scratch": Said(0, b"x")}
+    assert questions.storage_trouble(answers) == ("df of home did not answer within 10 seconds.",)
+
+
+def test_types_of_one_name_are_told_apart_by_partition_and_others_are_summed() -> None:
+    """Two sorts of a100 by where they are; two names of Slurm for one type of the site."""
+    sorts = {
+        "a100_40": SiteGpu(partition="gpu-40", gres="a100", per_node=4),
+        "a100_80": SiteGpu(partition="gpu-80", gres="a100", per_node=4, aliases=("a100xl",)),
+    }
+    site = dataclasses.replace(config.load_site("generic"), gpus=sorts)
+
+    def node(name: str, partition: str, kind: str) -> sinfo.Node:
+        gres = (sinfo.Gres("gpu", kind, 4),)
+        return sinfo.Node(name, (partition,), "idle", "", 8, 8, 100, 100, gres, (), ())
+
+    nodes = (
+        node("n1", "gpu-40", "a100"),
+        node("n2", "gpu-80", "a100"),
+        node("n3", "gpu-80", "a100xl"),
+    )
+    found = {gpu.kind: (gpu.free, gpu.total) for gpu in status.supply(nodes, site, {})}
+    assert found == {"a100_40": (4, 4), "a100_80": (8, 8)}
+
+
+UNKNOWN = status.Status(
+    label="me@there",
+    node="",
+    slurm=True,
+    paying="group",
+    balances=None,
+    storage=(),
+    converged=None,
+    changes=None,
+    refusals=None,
+    keepalive="",
+    runs=None,
+    gpus=None,
+    waiting=None,
+    trouble=("squeue failed: no answer",),
+    remote_commands=1,
+)
+
+
+def test_what_nobody_could_tell_is_shown_as_not_known(capsys: pytest.CaptureFixture[str]) -> None:
+    """Neither left out, nor zero, nor nobody."""
+    view.show(UNKNOWN, ())
+    shown = capsys.readouterr()
+    rows = {line[:11].strip(): line[11:] for line in shown.out.splitlines()}
+    assert rows["account"] == "group; its balance is not known"
+    assert rows["rvstate"].endswith("what is pending is not known")
+    assert rows["jobs"] == rows["GPUs"] == rows["queue"] == "not known"
+    assert "squeue failed: no answer" in shown.err
+    found = json.loads(view.document(UNKNOWN, ()))
+    assert found["jobs"] is found["gpus"] is found["waiting"] is None
+    assert found["account"]["balances"] is found["state"]["pending_changes"] is None
+
+
+def test_it_is_one_screen(capsys: pytest.CaptureFixture[str]) -> None:
+    """However many jobs, queues and tunnels there are."""
+    runs = tuple(
+        RunRecord(f"r{n}", str(n), "train", JobState.RUNNING, nodes=("n1",)) for n in range(300)
+    )
+    tunnels = tuple(Tunnel(n, n, "n1", "7", "train", "me@there") for n in range(60))
+    waiting = {f"p{n}": n for n in range(90)}
+    gpus = tuple(status.GpuSupply(f"g{n}", "p", 8, 8, 0) for n in range(60))
+    places = tuple(questions.Storage("s", f"/s{n}", 10, 1, None, None, True) for n in range(60))
+    found = dataclasses.replace(
+        UNKNOWN, runs=runs, waiting=waiting, gpus=gpus, storage=places, trouble=()
+    )
+    view.show(found, tunnels)
+    assert len(capsys.readouterr().out.splitlines()) <= 42

@@ -2,7 +2,7 @@
 # Put several questions at once and tell each answer apart; only reads.
 #   main SCRATCH_TEMPLATE HOME (NAME TEXT)...
 # TEXT is a command line, or a whole script with a frame of its own; it may use $rv_user, $rv_home
-# and $rv_scratch.  Each answer is a section `NAME STATUS`.
+# and $rv_scratch.  Each answer is a section `NAME STATUS`; behind it `NAME errors`, if there are any.
 # shellcheck shell=sh
 # shellcheck disable=SC2154 # rv_* come from lib.sh, which travels in front
 
@@ -39,12 +39,16 @@ at_once() {
         read -r status <"$folder/$((number + 1)).status"
         rv_section "$name $status"
         cat "$folder/$((number + 1))"
+        if [ -s "$folder/$((number + 1)).errors" ]; then
+            rv_section "$name errors"
+            tail -c 2000 "$folder/$((number + 1)).errors"
+        fi
     done
 }
 
 answer() {
     trap - EXIT HUP INT TERM
-    (eval "$1") >"$2" </dev/null
+    (eval "$1") >"$2" 2>"$2.errors" </dev/null
     printf '%s\n' "$?" >"$2.status"
 }
 

@@ -30,7 +30,9 @@ def show(found: Costs) -> None:
             left += f", {found.balance.available - found.total:,.0f} after this job"
         click.echo(f"{left}.")
     elif found.paying:
-        click.echo(f"The site does not tell the balance of {found.paying}.")
+        click.echo(f"The balance of {found.paying} is not known.")
+    for text in found.trouble:
+        click.secho(f"not known: {text}", fg="yellow", err=True)
 
 
 def _units(found: Costs, units: float | None) -> str:

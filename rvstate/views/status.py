@@ -12,32 +12,26 @@ from rvstate.errors import RvstateError, UnreachableError
 from rvstate.slurm import duration
 from rvstate.slurm.states import FINISHED
 from rvstate.tunnel import Tunnel
-from rvstate.workflows.status import Status, Storage, age
+from rvstate.workflows.questions import Storage
+from rvstate.workflows.status import Status, age
 
 _FULL, _FILLING = 80, 60  # percent
-_JOBS = 10
+_SHOWN, _QUEUES = 8, 5
 
 
 def show(found: Status, tunnels: tuple[Tunnel, ...]) -> None:
     """One screen."""
     _row("connection", f"{found.label} answers" + (f" ({found.node})" if found.node else ""))
-    _row("account", _account(found))
-    for number, place in enumerate(found.storage):
-        _row("storage" if not number else "", _place(place))
+    if found.slurm:
+        _row("account", _account(found))
+    _rows("storage", [_place(place) for place in found.storage], "`rvstate usage`")
     _row("rvstate", _ours(found))
     _row("keepalive", found.keepalive)
-    _show_jobs(found)
-    for number, tunnel in enumerate(tunnels):
-        _row("tunnels" if not number else "", tunnel.words)
-    for number, gpu in enumerate(found.gpus or ()):
-        waits = "" if gpu.waiting is None else f", {gpu.waiting} jobs wait in {gpu.partition}"
-        _row(
-            "GPUs" if not number else "", f"{gpu.kind:<9} {gpu.free:>4} of {gpu.total} free{waits}"
-        )
-    if found.waiting is not None:
-        most = sorted(found.waiting.items(), key=lambda pair: (-pair[1], pair[0]))[:5]
-        shown = ", ".join(f"{name} {count}" for name, count in most) or "nobody waits"
-        _row("queue", shown)
+    _rows("jobs", _jobs(found), "`rvstate ps`")
+    _rows("tunnels", [tunnel.words for tunnel in tunnels], "`rvstate forward --list`")
+    if found.slurm:
+        _rows("GPUs", _gpus(found), "`rvstate status --json`")
+        _row("queue", _queue(found))
     for text in found.trouble:
         click.secho(f"not known: {text}", fg="yellow", err=True)
 
@@ -46,13 +40,23 @@ def _row(name: str, text: str) -> None:
     click.echo(f"{click.style(f'{name:<11}', bold=True)}{text}")
 
 
+def _rows(name: str, texts: list[str], more: str) -> None:
+    """Several lines under one name, no more than fit on a screen with the others."""
+    for number, text in enumerate(texts[:_SHOWN]):
+        _row("" if number else name, text)
+    if len(texts) > _SHOWN:
+        _row("", f"and {len(texts) - _SHOWN} more: see {more}")
+
+
 def _account(found: Status) -> str:
     if found.balance is not None:
         return f"{found.paying}: {found.balance.available:,.0f} available"
     if found.balances:
         shown = ", ".join(f"{b.account} {b.available:,.0f}" for b in found.balances)
         return f"{found.paying or 'none configured'}; available: {shown}"
-    return f"{found.paying or 'none configured'}; the site tells no balance"
+    if not found.paying:
+        return "none configured"
+    return f"{found.paying}; its balance is not known"
 
 
 def _place(place: Storage) -> str:
@@ -81,23 +85,35 @@ def _ours(found: Status) -> str:
     return f"{last}; everything is as declared"
 
 
-def _show_jobs(found: Status) -> None:
+def _jobs(found: Status) -> list[str]:
     if found.runs is None:
-        _row("jobs", "not known")
-        return
-    active = [run for run in found.runs if run.state not in FINISHED and run.job]
-    if not active:
-        _row("jobs", "none waits or runs")
-    for number, run in enumerate(active[:_JOBS]):
+        return ["not known"]
+    rows = []
+    for run in found.runs:
+        if run.state in FINISHED or not run.job:
+            continue
         time = "" if run.elapsed is None else f"  {duration.render(run.elapsed)}"
         nodes = f"  {','.join(run.nodes[:3])}" if run.nodes else ""
         reason = f"  {run.reason}" if run.reason else ""
-        _row(
-            "jobs" if not number else "",
-            f"{run.job}  {run.name}  {run.state.value}{time}{nodes}{reason}",
-        )
-    if len(active) > _JOBS:
-        _row("", f"and {len(active) - _JOBS} more: see `rvstate ps`")
+        rows.append(f"{run.job}  {run.name}  {run.state.value}{time}{nodes}{reason}")
+    return rows or ["none waits or runs"]
+
+
+def _gpus(found: Status) -> list[str]:
+    if found.gpus is None:
+        return ["not known"]
+    rows = []
+    for gpu in found.gpus:
+        waits = "" if gpu.waiting is None else f", {gpu.waiting} jobs wait in {gpu.partition}"
+        rows.append(f"{gpu.kind:<9} {gpu.free:>4} of {gpu.total} free{waits}")
+    return rows
+
+
+def _queue(found: Status) -> str:
+    if found.waiting is None:
+        return "not known"
+    most = sorted(found.waiting.items(), key=lambda pair: (-pair[1], pair[0]))[:_QUEUES]
+    return ", ".join(f"{name} {count}" for name, count in most) or "nobody waits"
 
 
 def document(found: Status, tunnels: tuple[Tunnel, ...]) -> str:

@@ -8,7 +8,7 @@ import click
 
 from rvstate.diff import human_bytes
 from rvstate.views import machine
-from rvstate.workflows.status import Storage
+from rvstate.workflows.questions import Storage
 from rvstate.workflows.usage import Usage
 
 _WIDTH = 20

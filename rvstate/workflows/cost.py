@@ -10,7 +10,8 @@ from rvstate.pricing import Cost
 from rvstate.shell import join
 from rvstate.sitetools.allocations import Balance
 from rvstate.slurm import duration, sacct
-from rvstate.workflows import status
+from rvstate.workflows import questions
+from rvstate.workflows.questions import Answers
 from rvstate.workflows.session import Session
 
 
@@ -25,6 +26,7 @@ class Costs:
         unit: What the site calls its units.
         paying: The account that pays, by the settings, or empty.
         balance: What that account has; None where nobody told.
+        trouble: What could not be had, and why.
     """
 
     costs: tuple[Cost, ...]
@@ -33,6 +35,7 @@ class Costs:
     unit: str
     paying: str
     balance: Balance | None
+    trouble: tuple[str, ...]
 
 
 def spent(session: Session, days: int) -> Costs:
@@ -45,16 +48,14 @@ def spent(session: Session, days: int) -> Costs:
     _check(session)
     # sacct takes jobs that ran at any time since then, by their whole run time
     question = join(sacct.command(days=days)) + ' --user="$rv_user"'
-    answers = status.ask(session, {"jobs": question, **status.allocations_question()})
-    code, body = answers.get("jobs", (1, b""))
-    if code != 0:
+    answers = questions.ask(session, {"jobs": question, **questions.allocations_question()})
+    said = answers["jobs"].text
+    if said is None:
         raise RvstateError(
             "Slurm's accounting did not answer, so nothing is known of past jobs.",
             "Try again later; `rvstate cost -g 1` prices a job without it.",
         )
-    found = pricing.used(
-        sacct.parse(body.decode("utf-8", "replace").strip("\n")), session.config.site
-    )
+    found = pricing.used(sacct.parse(said.strip("\n")), session.config.site)
     return _costs(session, found, pricing.total(found), days, answers)
 
 
@@ -83,7 +84,7 @@ def planned(session: Session, gpus: int, gpu_type: str | None, time: str | None)
             "Add them to a profile of your own: see docs/sites.md.",
         )
     costs = tuple(pricing.asked(site, kind, gpus, seconds) for kind in kinds)
-    answers = status.ask(session, status.allocations_question())
+    answers = questions.ask(session, questions.allocations_question())
     total = costs[0].units if len(costs) == 1 else None
     return _costs(session, costs, total, None, answers)
 
@@ -100,10 +101,11 @@ def _costs(
     costs: tuple[Cost, ...],
     total: float | None,
     days: int | None,
-    answers: dict[str, tuple[int, bytes]],
+    answers: Answers,
 ) -> Costs:
     site = session.config.site
     paying = session.config.settings.defaults.account or site.defaults.account or ""
-    known = status.balances(answers) or ()
+    known = questions.balances(answers) or ()
     balance = next((b for b in known if b.account == paying), None)
-    return Costs(costs, total, days, site.prices.unit, paying, balance)
+    trouble = questions.site_trouble(answers)
+    return Costs(costs, total, days, site.prices.unit, paying, balance, trouble)

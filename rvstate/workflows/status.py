@@ -2,48 +2,29 @@
 
 from __future__ import annotations
 
-import dataclasses
-import re
 import time
 from dataclasses import dataclass
 
 from rvstate.errors import ParseError, RvstateError
 from rvstate.model.job import RunRecord
 from rvstate.model.site import Site
-from rvstate.script import Answer, Script, read_any
+from rvstate.script import Script
 from rvstate.shell import join
-from rvstate.sitetools import allocations, hdquota
 from rvstate.sitetools.allocations import Balance
 from rvstate.slurm import sinfo, squeue
 from rvstate.workflows import jobs, observe
+from rvstate.workflows.questions import (
+    Answers,
+    Storage,
+    allocations_question,
+    ask,
+    balances,
+    site_trouble,
+    storage,
+    storage_questions,
+    storage_trouble,
+)
 from rvstate.workflows.session import Session
-
-# A site's own tool may ask a server that hangs.
-_PATIENCE = "20"  # seconds
-
-
-@dataclass(frozen=True, slots=True)
-class Storage:
-    """How full one place is.
-
-    Args:
-        name: What it is.
-        path: Where it is.
-        size: Bytes that it may hold.
-        used: Bytes that it holds.
-        inodes: Files and directories that it may hold, or None where nobody knows a limit.
-        inodes_used: Those that it holds, or None.
-        quota: Whether the bytes are the user's own share, by the site's tool, rather than the
-            whole file system.
-    """
-
-    name: str
-    path: str
-    size: int
-    used: int
-    inodes: int | None
-    inodes_used: int | None
-    quota: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +53,7 @@ class Status:
     Args:
         label: The account, for people.
         node: The login node that answered.
+        slurm: Whether jobs are Slurm's; on this machine nobody pays, waits or holds GPUs.
         paying: The account that pays for jobs, by the settings, or empty.
         balances: What the site's `allocations` says.
         storage: Places and how full they are.
@@ -88,6 +70,7 @@ class Status:
 
     label: str
     node: str
+    slurm: bool
     paying: str
     balances: tuple[Balance, ...] | None
     storage: tuple[Storage, ...]
@@ -107,26 +90,6 @@ class Status:
         return next((b for b in self.balances or () if b.account == self.paying), None)
 
 
-def ask(session: Session, questions: dict[str, str]) -> dict[str, tuple[int, bytes]]:
-    """Put several questions with one remote command.
-
-    Args:
-        session: Which account.
-        questions: Name to a command line or a whole script (see `remote/ask.sh`).
-
-    Returns:
-        Name to exit status and output.
-    """
-    words = [word for pair in questions.items() for word in pair]
-    answer = session.transport.run(Script("ask", (session.scratch, session.home, *words)))
-    found = {}
-    for header, body in answer.sections:
-        name, _, status = header.rpartition(" ")
-        if name in questions:
-            found[name] = (int(status) if status.isdigit() else 1, body)
-    return found
-
-
 def status(session: Session) -> Status:
     """Ask for all of it with one remote command, and read what came.
 
@@ -138,12 +101,17 @@ def status(session: Session) -> Status:
     trouble: list[str] = []
     view = _view(look, answers, trouble)
     runs = _runs(session, answers, trouble)
-    waiting = _waiting(answers)
+    nodes = _nodes(answers, trouble)
+    waiting = _waiting(answers, trouble)
     site, settings = session.config.site, session.config.settings
+    slurm = site.scheduler != "process"
+    if slurm:
+        trouble += (*storage_trouble(answers), *site_trouble(answers))
     account = view.observed.account if view is not None else None
     return Status(
         label=session.label,
         node=account.node if account else "",
+        slurm=slurm,
         paying=settings.defaults.account or site.defaults.account or "",
         balances=balances(answers),
         storage=storage(answers),
@@ -152,9 +120,9 @@ def status(session: Session) -> Status:
         refusals=len(view.plan.refusals) if view is not None else None,
         keepalive=_keepalive(session),
         runs=runs,
-        gpus=_gpus(answers, site, waiting, trouble),
+        gpus=None if nodes is None else supply(nodes, site, waiting),
         waiting=waiting,
-        trouble=tuple(trouble),
+        trouble=tuple(dict.fromkeys(trouble)),
         remote_commands=session.transport.commands,
     )
 
@@ -175,96 +143,64 @@ def _keepalive(session: Session) -> str:
     )
 
 
-def allocations_question() -> dict[str, str]:
-    """What asks for the balances of the user's accounts."""
-    return {"allocations": join(("timeout", _PATIENCE, *allocations.COMMAND))}
-
-
-def storage_questions(session: Session) -> dict[str, str]:
-    """What asks how full the user's places are (see `storage`)."""
-    found = {
-        "home": 'printf "%s\n" "$rv_home" && df -Pk "$rv_home" && df -Pi "$rv_home"',
-        "scratch": 'printf "%s\n" "$rv_scratch" && df -Pk "$rv_scratch" && df -Pi "$rv_scratch"',
-    }
-    if session.config.site.scheduler == "process":
-        return found
-    return {**found, "hdquota": join(("timeout", _PATIENCE, *hdquota.COMMAND))}
-
-
 def _questions(session: Session, look: Script, runs: Script) -> dict[str, str]:
     found = {"look": look.text, "runs": runs.text, **storage_questions(session)}
     if session.config.site.scheduler == "process":
         return found
+    # a pipeline's status would be that of its last program
+    waiting = f"all=$({join(squeue.WAITING_COMMAND)})"
     return {
         **found,
         **allocations_question(),
         "nodes": join(sinfo.NODES_COMMAND),
-        "waiting": f"{join(squeue.WAITING_COMMAND)} | sort | uniq -c",
+        "waiting": f'{waiting} && printf "%s\n" "$all" | sort | uniq -c',
     }
 
 
-def _text(answers: dict[str, tuple[int, bytes]], name: str) -> str | None:
-    """What was answered; None where the question failed or was not put."""
-    code, body = answers.get(name, (1, b""))
-    return body.decode("utf-8", "replace") if code == 0 else None
-
-
-def framed(answers: dict[str, tuple[int, bytes]], name: str) -> Answer | None:
-    """The answer of a script that was asked; None where it gave none."""
-    return read_any(answers.get(name, (1, b""))[1])
-
-
-def _view(
-    look: observe.Look, answers: dict[str, tuple[int, bytes]], trouble: list[str]
-) -> observe.View | None:
+def _view(look: observe.Look, answers: Answers, trouble: list[str]) -> observe.View | None:
     try:
-        answer = framed(answers, "look")
-        return look.read(answer) if answer is not None else None
+        answer = answers["look"].framed
+        if answer is not None:
+            return look.read(answer)
+        trouble.append("The look at the account gave no answer.")
     except RvstateError as error:
         trouble.append(error.message)
-        return None
+    return None
 
 
-def _runs(
-    session: Session, answers: dict[str, tuple[int, bytes]], trouble: list[str]
-) -> tuple[RunRecord, ...] | None:
+def _runs(session: Session, answers: Answers, trouble: list[str]) -> tuple[RunRecord, ...] | None:
     try:
-        answer = framed(answers, "runs")
-        return jobs.read_runs(session, answer) if answer is not None else None
+        answer = answers["runs"].framed
+        if answer is not None:
+            return jobs.read_runs(session, answer)
+        trouble.append("The records of runs gave no answer.")
     except RvstateError as error:
         trouble.append(error.message)
+    return None
+
+
+def _nodes(answers: Answers, trouble: list[str]) -> tuple[sinfo.Node, ...] | None:
+    if "nodes" not in answers:
         return None
-
-
-def balances(answers: dict[str, tuple[int, bytes]]) -> tuple[Balance, ...] | None:
-    """The balances among the answers; None where the site tells none."""
-    text = _text(answers, "allocations")
-    return (allocations.parse(text) or None) if text is not None else None
-
-
-def _waiting(answers: dict[str, tuple[int, bytes]]) -> dict[str, int] | None:
-    # a pipeline's status is its last program's, so squeue's own failure shows as an empty answer
-    text = _text(answers, "waiting")
-    nodes = _text(answers, "nodes")
-    return squeue.parse_waiting(text) if text is not None and nodes else None
-
-
-def _gpus(
-    answers: dict[str, tuple[int, bytes]],
-    site: Site,
-    waiting: dict[str, int] | None,
-    trouble: list[str],
-) -> tuple[GpuSupply, ...] | None:
-    text = _text(answers, "nodes")
+    text = answers["nodes"].text
     if text is None:
-        if "nodes" in answers:
-            trouble.append("Slurm did not say what is free; its controller may be down.")
+        trouble.append(answers["nodes"].trouble("sinfo"))
         return None
     try:
-        return supply(sinfo.parse_nodes(text), site, waiting)
+        return sinfo.parse_nodes(text)
     except ParseError as error:
         trouble.append(error.message)
         return None
+
+
+def _waiting(answers: Answers, trouble: list[str]) -> dict[str, int] | None:
+    if "waiting" not in answers:
+        return None
+    text = answers["waiting"].text
+    if text is None:
+        trouble.append(answers["waiting"].trouble("squeue"))
+        return None
+    return squeue.parse_waiting(text)
 
 
 def supply(
@@ -276,52 +212,27 @@ def supply(
     for node in nodes:
         for has, left in zip(node.gres, node.free_gres(), strict=True):
             if has.name == "gpu" and node.in_service:
-                total[has.type] = total.get(has.type, 0) + has.count
-                free[has.type] = free.get(has.type, 0) + left.count
-    named: dict[str, str] = {}
-    for kind in total:
-        found = site.gpu(kind)
-        named[found[0] if found else kind or "gpu"] = kind
-    order = [name for name in site.gpu_names() if name in named]
-    order += [name for name in named if name not in order]
+                name = _name(site, node, has.type)
+                total[name] = total.get(name, 0) + has.count
+                free[name] = free.get(name, 0) + left.count
+    order = [name for name in site.gpu_names() if name in total]
+    order += [name for name in total if name not in order]
     rows = []
     for name in order:
         known = (site.gpus or {}).get(name)
         partition = known.partition if known else ""
         count = None if waiting is None or not partition else waiting.get(partition, 0)
-        rows.append(GpuSupply(name, partition, total[named[name]], free[named[name]], count))
+        rows.append(GpuSupply(name, partition, total[name], free[name], count))
     return tuple(rows)
 
 
-_DF = re.compile(r".*?\s([0-9]+)\s+([0-9]+)\s+(-?[0-9]+)\s+(?:[0-9]+%|-)\s+/.*")
-
-
-def storage(answers: dict[str, tuple[int, bytes]]) -> tuple[Storage, ...]:
-    """The site's own figures where there are any; the file system's for the rest and for inodes."""
-    own = {quota.path: quota for quota in hdquota.parse(_text(answers, "hdquota") or "")}
-    found = []
-    for name in ("home", "scratch"):
-        path, *lines = (_text(answers, name) or "").splitlines() or [""]
-        rows = [m for line in lines if (m := _DF.fullmatch(line)) is not None]
-        if len(rows) != 2:
-            continue
-        limit, held = int(rows[1][1]), int(rows[1][2])
-        place = Storage(
-            name=name,
-            path=path,
-            size=int(rows[0][1]) * 1024,
-            used=int(rows[0][2]) * 1024,
-            # file systems without a fixed number of them say zero
-            inodes=limit or None,
-            inodes_used=held if limit else None,
-            quota=False,
-        )
-        quota = own.pop(path, None)
-        if quota is not None:
-            place = dataclasses.replace(place, size=quota.size, used=quota.used, quota=True)
-        found.append(place)
-    rest = (Storage(q.name, q.path, q.size, q.used, None, None, True) for q in own.values())
-    return (*found, *rest)
+def _name(site: Site, node: sinfo.Node, kind: str) -> str:
+    """The site's name for the GPUs of a node; some sites tell two of one name by partitions."""
+    for name, gpu in (site.gpus or {}).items():
+        if gpu.gres == kind and gpu.partition in node.partitions:
+            return name
+    found = site.gpu(kind)
+    return found[0] if found else kind or "gpu"
 
 
 def age(seconds: int) -> str:

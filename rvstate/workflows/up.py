@@ -18,11 +18,11 @@ from rvstate.slurm.squeue import JobRow
 from rvstate.slurm.states import FINISHED, JobState
 from rvstate.workflows import enter, jobs
 from rvstate.workflows.pace import Pace
+from rvstate.workflows.questions import ask
 from rvstate.workflows.run.order import Order
 from rvstate.workflows.run.prepared import Prepared, Submitted
 from rvstate.workflows.run.scripts import PATIENCE, scheduler
 from rvstate.workflows.session import Session
-from rvstate.workflows.status import ask
 
 _POLL = 1.0  # seconds between two looks at what the holder says
 _AGAIN = 5.0  # seconds until a lost connection is tried again
@@ -125,16 +125,15 @@ def _look(session: Session, submitted: Submitted, due: bool) -> tuple[Held | Non
         questions["job"] = join(squeue.command(jobs=(submitted.job,), finished=True))
         questions["place"] = f"{line} | {count}"
     answers = ask(session, questions)
-    held = holding.read(answers.get("hold", (1, b""))[1].decode("utf-8", "replace"))
+    held = holding.read(answers["hold"].body.decode("utf-8", "replace"))
     if not due or held is not None:
         return held, None
     if local:
         return None, _local(session, submitted)
-    status, text = answers.get("job", (1, b""))
-    rows = squeue.parse(text.decode("utf-8", "replace")) if status == 0 else ()
-    if status != 0 and b"Invalid job id" not in text:
+    said = answers["job"]
+    if said.text is None and "Invalid job id" not in said.errors:
         return None, Waiting(JobState.PENDING, "Slurm does not answer.")
-    return None, _waiting(rows, answers.get("place", (1, b""))[1].decode("utf-8", "replace"))
+    return None, _waiting(squeue.parse(said.text or ""), answers["place"].text or "")
 
 
 def _waiting(rows: tuple[JobRow, ...], place: str) -> Waiting:
@@ -211,7 +210,7 @@ def _was_left(session: Session, submitted: Submitted) -> bool:
     left = submitted.prepared.spec.run_directory / "hold" / "left"
     line = f"test -e {join((left,))} || test -e {join((left.parent.parent / 'exit',))}"
     try:
-        return ask(session, {"left": line})["left"][0] == 0
+        return ask(session, {"left": line})["left"].status == 0
     except RvstateError:
         return False
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from rvstate.errors import RvstateError
 from rvstate.script import Script
-from rvstate.workflows import status
+from rvstate.workflows import questions
+from rvstate.workflows.questions import Storage
 from rvstate.workflows.session import Session
-from rvstate.workflows.status import Storage
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +58,8 @@ def usage(session: Session, tell: Callable[[str], None]) -> Usage:
     """
     tell(f"counting at {session.label}")
     walk = Script("usage", (session.scratch, session.home), public=True)
-    answers = status.ask(session, {"usage": walk.text, **status.storage_questions(session)})
-    answer = status.framed(answers, "usage")
+    answers = questions.ask(session, {"usage": walk.text, **questions.storage_questions(session)})
+    answer = answers["usage"].framed
     if answer is None or answer.status != 0:
         raise RvstateError(
             "What is on scratch could not be counted.", "Run `rvstate doctor`, then try again."
@@ -68,7 +68,7 @@ def usage(session: Session, tell: Callable[[str], None]) -> Usage:
     return Usage(
         session.label,
         places,
-        status.storage(answers),
+        questions.storage(answers),
         unreadable,
         session.transport.commands,
     )

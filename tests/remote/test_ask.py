@@ -11,7 +11,7 @@ def test_each_answer_is_told_apart_with_its_status(account: Account) -> None:
     """Failing, silent, odd and slow ones; names and output with blanks and line breaks."""
     questions = {
         "slow one": "sleep 0.3; printf 'a\\n\\nb'",
-        "fails": "printf 'half\\n'; exit 3",
+        "fails": "printf 'half\\n'; echo why >&2; exit 3",
         "silent": ":",
         "home": 'printf "%s" "$rv_home"',
         "reads": "cat; echo end",
@@ -22,6 +22,7 @@ def test_each_answer_is_told_apart_with_its_status(account: Account) -> None:
     assert found == {
         "slow one 0": b"a\n\nb",
         "fails 3": b"half\n",
+        "fails errors": b"why\n",
         "silent 0": b"",
         "home 0": str(account.home).encode(),
         "reads 0": b"end\n",

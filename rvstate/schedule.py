@@ -15,7 +15,7 @@ from rvstate.model.settings import SCHEDULES
 from rvstate.model.site import Site
 from rvstate.rcblock import Broken
 from rvstate.script import Script
-from rvstate.shell import sbatch_line
+from rvstate.shell import join, sbatch_line
 
 # The kinds that live on this machine; the others live on the cluster.
 HERE = ("local-cron", "systemd-user", "launchd", "first-command")
@@ -131,9 +131,12 @@ def program(script: Script, time: str, paying: Sequence[str]) -> str:
         time: When the next job of a chain begins, `HH:MM`.
         paying: Options of sbatch.
     """
+    return script.shipped("scheduled", {"rv_submit": _submission(time, paying)})
+
+
+def _submission(time: str, paying: Sequence[str]) -> tuple[str, ...]:
     limits = (f"--begin={time}", f"--time={_LIMIT}", "--cpus-per-task=1", "--no-requeue")
-    submit = ("sbatch", "--parsable", *_JOB, *limits, "--output=/dev/null", *paying)
-    return script.shipped("scheduled", {"rv_submit": submit})
+    return ("sbatch", "--parsable", *_JOB, *limits, "--output=/dev/null", *paying)
 
 
 def resource(how: str, refusal: str, plain: Plain, path: str, asks: tuple[str, ...]) -> Schedule:
@@ -157,7 +160,7 @@ def resource(how: str, refusal: str, plain: Plain, path: str, asks: tuple[str, .
 
 
 def lines(how: str, time: str, plain: Plain, path: str) -> str:
-    """What stands in a table or unit for a kind; empty where it has neither."""
+    """What stands in a table or unit for a kind, or submits its job; else empty."""
     title = f"rvstate keepalive for {plain.account}"
     words = ("sh", f"{path}/run", how, path)
     match how:
@@ -178,6 +181,8 @@ def lines(how: str, time: str, plain: Plain, path: str) -> str:
             given = [option.removeprefix("--").split("=", 1) for option in fixed + plain.paying]
             head = "".join(f"{sbatch_line(k, v, word='SCRON')}\n" for k, v in given)
             return head + cron.daily(time, words)
+        case "sbatch-chain":
+            return f"{join((*_submission(time, plain.paying), words[1], how, path))}\n"
         case _:
             return ""
 

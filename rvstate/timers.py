@@ -85,7 +85,6 @@ def detach(argv: list[str], log: Path) -> None:
             stdin=subprocess.DEVNULL,
             stdout=fd,
             stderr=fd,
-            cwd="/",
             start_new_session=True,
         )
     finally:

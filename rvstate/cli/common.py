@@ -37,7 +37,24 @@ def json_option(function: _F) -> _F:
 def session(cluster: str | None, site: str | None, host: str | None, **more: Any) -> Session:
     """The account that the options name."""
     options = {"connection": {"site": site, "host": host}, **more.pop("options", {})}
-    return open_session(options, cluster=cluster, interactive=may_ask(), **more)
+    found = open_session(options, cluster=cluster, interactive=may_ask(), **more)
+    if found.config.settings.scratch_keepalive.schedule in ("auto", "first-command"):
+        _keep_alive_behind(found)
+    return found
+
+
+def _keep_alive_behind(account: Session) -> None:
+    """Have the first command of a day begin keepalive at its end, in the background."""
+    context = click.get_current_context()
+    if context.command_path.split()[1:2] == ["keepalive"]:
+        return
+
+    def begin() -> None:
+        from rvstate.workflows import schedule
+
+        schedule.start_first(account)
+
+    context.call_on_close(begin)
 
 
 def project_root(here: Path) -> Path | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from rvstate.cli.common import Progress, account_options, json_option, session
-from rvstate.errors import EXIT_DONE, EXIT_FAILED
+from rvstate.errors import EXIT_DONE, EXIT_FAILED, EXIT_REFUSED
 from rvstate.views import keepalive as view
 from rvstate.workflows import keepalive as workflow
 from rvstate.workflows import notify
@@ -53,6 +53,30 @@ def run(
     else:
         view.show_run(policy, found)
     return EXIT_FAILED if workflow.wrong(found) else EXIT_DONE
+
+
+@keepalive.command()
+@json_option
+@account_options
+def schedule(as_json: bool, cluster: str | None, site: str | None, host: str | None) -> int:
+    """Say what could run keepalive day by day, what does, and why others cannot.
+
+    Changes nothing: schedule in [scratch_keepalive] declares it, and rvstate converge puts it in
+    place or takes it out.
+    """
+    from rvstate.views import schedule as schedule_view
+    from rvstate.workflows import schedule as schedules
+
+    account = session(cluster, site, host)
+    tell = Progress(quiet=as_json)
+    tell(f"looking at {account.label}")
+    found = schedules.choices(account)
+    tell.done()
+    if as_json:
+        click.echo(schedule_view.document(found))
+    else:
+        schedule_view.show(found)
+    return EXIT_REFUSED if found.plan.refusals else EXIT_DONE
 
 
 @keepalive.command()

@@ -5,20 +5,27 @@ from __future__ import annotations
 import os
 import platform
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
 from rvstate import config as config_door
-from rvstate import keepalive, schedule, timers
+from rvstate import diff, keepalive, probe, schedule, timers
+from rvstate.errors import EXIT_NOT_AUTHENTICATED
+from rvstate.model.layout import SYMBOLIC, Layout
 from rvstate.model.observed import ObservedState
-from rvstate.model.plan import Change
-from rvstate.model.resources import Schedule
+from rvstate.model.plan import Change, Plan
+from rvstate.model.resources import DesiredState, Schedule
 from rvstate.schedule import HERE, Option, Plain
 from rvstate.script import Script
 from rvstate.transport import LOCAL
 from rvstate.workflows import keepalive as runs
 from rvstate.workflows import verify
 from rvstate.workflows.session import Session
+
+# How long a run that was begun is left alone, in seconds.
+_MOMENT = 600
+_USUAL_HOME = Path("~/.rv").expanduser().absolute()
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,9 +57,10 @@ class Intent:
     def resources(self, path: str, observed: ObservedState) -> tuple[Schedule, ...]:
         """What should be on the cluster, and what on this machine."""
         how, refusal = schedule.choose(self.wanted, self.known(observed))
-        there = schedule.resource("" if how in HERE else how, refusal, self.plain, path, self.asks)
         if how in HERE:
+            there = Schedule(path=path, asks=self.asks)
             return there, schedule.resource(how, refusal, self.plain, path, ())
+        there = schedule.resource(how, refusal, self.plain, path, self.asks)
         return there, Schedule(here=True, account=self.plain.account)
 
 
@@ -101,16 +109,15 @@ def _asks(name: str, options: tuple[Option, ...], *, everything: bool) -> tuple[
 
 def _plain(session: Session) -> Plain:
     config = session.config
-    home = config_door.home()
     settings, site = config.settings, config.site
-    account = session.label
-    variables = {k: os.environ[k] for k in ("RVSTATE_CONFIG",) if os.environ.get(k)}
-    if home != Path("~/.rv").expanduser().absolute():
-        variables["RVSTATE_HOME"] = str(home)
-        account += f" ({home})"
+    variables = {}
+    if session.state.root != _USUAL_HOME:
+        variables["RVSTATE_HOME"] = str(session.state.root)
+    if os.environ.get("RVSTATE_CONFIG"):
+        variables["RVSTATE_CONFIG"] = str(config_door.config_path())
     pays = settings.defaults.account or site.defaults.account
     return Plain(
-        account,
+        _account(session),
         command(session),
         variables,
         str(log(session)),
@@ -118,6 +125,12 @@ def _plain(session: Session) -> Plain:
         (f"--account={pays}",) if pays else (),
         settings.scratch_keepalive.time or "",
     )
+
+
+def _account(session: Session) -> str:
+    """How this machine's tables name the account: another state directory is another one."""
+    root = session.state.root
+    return session.label if root == _USUAL_HOME else f"{session.label} ({root})"
 
 
 def command(session: Session) -> tuple[str, ...]:
@@ -135,7 +148,7 @@ def command(session: Session) -> tuple[str, ...]:
 
 def log(session: Session) -> Path:
     """What the last scheduled run from this machine said."""
-    return session.state.root / "state" / f"{schedule.unit_name(session.label)}.log"
+    return session.state.root / "state" / f"{schedule.unit_name(_account(session))}.log"
 
 
 def _script(session: Session) -> Script:
@@ -146,6 +159,92 @@ def _script(session: Session) -> Script:
         # nothing will be run: the settings want nothing
         return keepalive.script(())
     return runs.script(session, "touch" if found.mode == "touch" else "count", found)
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Every kind of schedule, which is wanted, and what is there.
+
+    Args:
+        wanted: What the settings say; empty for nothing.
+        idle: Why nothing is wanted although the settings name a schedule; empty otherwise.
+        taken: The kind that is to run; for nothing wanted, what `auto` would take.
+        refusal: Why that may not be.
+        options: Every kind.
+        schedules: What each would be.
+        there: What the cluster has: kind, node and time.
+        here: What this machine has.
+        plan: What converge would change.
+    """
+
+    wanted: str
+    idle: str
+    taken: str
+    refusal: str
+    options: tuple[Option, ...]
+    schedules: tuple[Schedule, ...]
+    there: tuple[str, str, str]
+    here: tuple[str, str, str]
+    plan: Plan
+
+
+def choices(session: Session) -> Choice:
+    """Look at every kind, with one remote command.
+
+    Raises:
+        ProbeError: The account could not be looked at.
+    """
+    intent = intend(session, everything=True)
+    asked = probe.questions(DesiredState((intent.question(Layout(SYMBOLIC).schedule),)))
+    answer = session.transport.run(probe.script(session.scratch, session.home, asked))
+    observed = probe.read(answer, asked)
+    observed.schedules[1].update(intent.said)
+    path = Layout(observed.account).schedule
+    known = intent.known(observed)
+    taken, refusal = schedule.choose(intent.wanted or "auto", known)
+    said = session.config.settings.scratch_keepalive.schedule
+    return Choice(
+        intent.wanted,
+        _idle(session) if said and not intent.wanted else "",
+        taken,
+        refusal,
+        known,
+        tuple(schedule.resource(o.how, "", intent.plain, path, ()) for o in known),
+        schedule.record(observed.schedules[0]),
+        schedule.record(observed.schedules[1]),
+        diff.plan(DesiredState(intent.resources(path, observed)), observed),
+    )
+
+
+def _idle(session: Session) -> str:
+    policy = runs.policy(session)
+    return policy.refusal or policy.note or "the site profile names no limit and clock"
+
+
+def start_first(session: Session) -> bool:
+    """Begin the first run of a day from this machine, where that is what is there.
+
+    Returns:
+        Whether it was begun; nobody waits for it.
+    """
+    record = session.state.schedule(session.label)
+    # a command that reached nobody says nothing about whether a run would
+    if not record.startswith("first-command ") or not session.transport.commands:
+        return False
+    now, place = time.time(), log(session)
+    kept = session.state.attempt(session.label)
+    if kept is not None and kept[1] != EXIT_NOT_AUTHENTICATED and _day(kept[0]) == _day(now):
+        return False
+    # one that was begun a moment ago has not said yet how it went
+    if place.exists() and now - place.stat().st_mtime < _MOMENT:
+        return False
+    timers.detach(list(command(session)), place)
+    return True
+
+
+def _day(seconds: float) -> tuple[int, int]:
+    found = time.localtime(seconds)
+    return found.tm_year, found.tm_yday
 
 
 def apply(session: Session, change: Change) -> None:

@@ -118,7 +118,7 @@ def status(session: Session) -> Status:
         converged=session.state.converged(session.label),
         changes=len(view.plan.changes) if view is not None else None,
         refusals=len(view.plan.refusals) if view is not None else None,
-        keepalive=_keepalive(session),
+        keepalive=_keepalive(session, view),
         runs=runs,
         gpus=None if nodes is None else supply(nodes, site, waiting),
         waiting=waiting,
@@ -127,7 +127,7 @@ def status(session: Session) -> Status:
     )
 
 
-def _keepalive(session: Session) -> str:
+def _keepalive(session: Session, view: observe.View | None) -> str:
     purge = session.config.site.purge
     if purge.clock == "none":
         return "not needed: nothing is purged here"
@@ -137,6 +137,10 @@ def _keepalive(session: Session) -> str:
         if purge.days
         else "it is not known what is purged"
     )
+    looks = view.observed.schedules if view is not None else ()
+    kinds = [look["record"].split()[0] for look in looks if "record" in look]
+    if kinds:
+        return f"{known}; {kinds[0]} runs keepalive day by day"
     wanted = session.config.settings.scratch_keepalive.enabled
     return f"{known}; nothing is scheduled against it" + (
         "" if wanted else " (off in the settings)"

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 import time
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
+from accountkit import CLUSTER
 
 pytestmark = pytest.mark.cluster
 
@@ -145,3 +152,77 @@ def test_what_the_site_forbids_is_refused(remote: Any) -> None:
     done = account.run("converge", "--check", *KINDS)
     assert done.status == 3
     assert "the site does not allow it" in done.output
+
+
+def test_from_this_machine_by_a_real_crontab(remote: Any, cluster: Any, tmp_path: Path) -> None:
+    """A line as cron runs it: 75 without a connection, done with one; and the line goes again."""
+    account = remote()
+    # this machine may have no cron: another user's on the cluster's node is as real
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    program = f'exec {sys.executable} {CLUSTER} as u01aa crontab "$@"'
+    (tools / "crontab").write_text(f"#!/bin/sh\nCLUSTER_STATE={cluster.state} {program}\n")
+    (tools / "crontab").chmod(0o755)
+    account.path = f"{tools}:{account.path}"
+    cluster.run_as("u01aa", "sh", "-c", f"printf '%s' '{MINE}' | crontab -")
+    declare(account, "local-cron")
+    assert account.check(*KINDS).status == 0
+    assert cluster.run_as("u01aa", "crontab", "-l").stdout == MINE
+    assert changes(account) == [("local-cron", "create")]
+    assert changes(account) == []
+    account.sh("cd /scratch/abc1de; mkdir .cache/uv; touch -ad '60 days ago' .cache/uv/x")
+    table = cluster.run_as("u01aa", "crontab", "-l").stdout
+    (line,) = [x for x in table.splitlines() if x.startswith("17 4 * * * ")]
+    command = ["env", "-i", f"HOME={tmp_path}", "PATH=/usr/bin:/bin", "sh", "-c", line[11:]]
+    account.transport.disconnect()
+    assert subprocess.run(command, check=False).returncode == 75
+    said = account.run("keepalive", "status").output
+    assert "by local-cron on this machine" in said
+    assert "failed: Skipped: there is no connection" in said
+    # that connected, so the next one need not ask
+    assert subprocess.run(command, check=False).returncode == 0
+    said = account.run("keepalive", "status").output
+    assert "The scheduled run from this machine" in said
+    assert "succeeded" in said
+    assert account.sh("cd /scratch/abc1de; find .cache -atime +1") == ""
+    assert account.run("keepalive", "schedule", "--json").json["here"]["kind"] == "local-cron"
+    declare(account, "")
+    assert changes(account) == [("none", "remove")]
+    assert cluster.run_as("u01aa", "crontab", "-l").stdout == MINE
+
+
+def test_the_first_command_of_a_day(remote: Any) -> None:
+    """It begins one run behind itself and does not wait; the next commands begin none."""
+    account = remote()
+    declare(account, "first-command")
+    assert changes(account) == [("first-command", "create")]
+    (log,) = (account.state / "state").glob("*.log")
+    wait(lambda: "Touched" in log.read_text())
+    # its end is behind it, and a second command of the day begins none
+    (kept,) = (account.state / "state").glob("keepalive-*.json")
+    first = (log.stat().st_mtime, kept.read_text())
+    os.utime(log, (0, 0))
+    account.sh("cd /scratch/abc1de; mkdir .cache/uv; touch -ad '60 days ago' .cache/uv/x")
+    assert account.run("status").status == 0
+    assert log.stat().st_mtime == 0
+    # another day: begun again, by a command that does not wait for it
+    when, status, text = json.loads(first[1])
+    kept.write_text(json.dumps([when - 86400, status, text]))
+    assert account.run("status").status == 0
+    wait(lambda: not account.sh("cd /scratch/abc1de; find .cache -atime +1"))
+    wait(lambda: json.loads(kept.read_text())[0] >= when)
+    # skipped for want of a connection it is tried again
+    kept.write_text(json.dumps([when, 75, text]))
+    os.utime(log, (0, 0))
+    assert account.run("status").status == 0
+    wait(lambda: json.loads(kept.read_text())[1] == 0)
+    declare(account, "")
+    assert changes(account) == [("none", "remove")]
+
+
+def wait(condition: Callable[[], object]) -> None:
+    """Wait for what another process does."""
+    end = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.1)

@@ -119,7 +119,8 @@ def _told(found: Launcher, shape: Shape, how: str, ranks: int) -> str:
             programs = found.number("ntasks") or shape.nodes * ranks
             starts = f", and starts {count(programs, 'program')}"
         return f"{where}: {name} is started once{first}{starts}"
-    starts = starts or f", and starts {count(ranks, 'program')}{there}{in_all}"
+    if not starts and found.name in EACH_NODE:
+        starts = f", and starts {count(ranks, 'program')}{there}{in_all}"
     return f"{where}: {name} is started once{each}{starts}"
 
 

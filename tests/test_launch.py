@@ -313,7 +313,9 @@ def test_only_deepspeed_is_told_its_port_by_what_stands_in_front() -> None:
 def test_a_user_who_says_how_is_believed() -> None:
     """--start goes over what the command looks like."""
     for how in launch.STARTS:
-        assert started("make", "train", start=how).start == how
+        made = started("make", "train", start=how)
+        assert made.start == how
+        assert "starts" not in made.notices[0]
         assert started("python", "plain.py", start=how, files={"plain.py": ""}).start == how
 
 

@@ -79,10 +79,34 @@ rv_launch() {
 
 # rv_launch_once COMMAND...: start it here; it starts what it wants on the other nodes.
 rv_launch_once() {
+    local before
+    before=$(stat -c %s "$rv_log" 2>/dev/null)
     rv_for_srun "$@"
     rv_await rv_program "$@"
     kill "$rv_clock_child" 2>/dev/null
+    if [ "$rv_status" -ne 0 ] && rv_is_srun "$@"; then rv_blame_srun "${before:-0}"; fi
     rv_end "$rv_status"
+}
+
+# rv_is_srun COMMAND...: whether the command itself is an srun, behind variables or not.
+rv_is_srun() {
+    while [ "$1" = env ] || [[ $1 == *=* ]]; do shift; done
+    [ "$1" = srun ]
+}
+
+# rv_blame_srun BYTES: the first program of the user's srun that failed gives the job its exit code;
+# srun's own is the highest, and may be of those that were ended for it.  srun says which it was,
+# behind that many bytes of the job's error log.
+rv_blame_srun() {
+    local host code at
+    read -r host code < <(tail -c "+$(($1 + 1))" "$rv_log" 2>/dev/null | sed -n -E \
+        's/^srun: error: ([^:]*): tasks? [^:]*: Exited with exit code ([0-9]+)$/\1 \2/p' | head -n 1)
+    [ -n "${code:-}" ] || return 0
+    rv_status=$code
+    for ((at = 0; at < RV_NODES; at++)); do
+        [ "${rv_names[$at]}" != "$host" ] || host="node$at ($host)"
+    done
+    printf 'rvstate: %s failed first, with exit code %s; the other programs were ended\n' "$host" "$code" >&2
 }
 
 # rv_for_srun COMMAND...: what the user's own srun takes from its variables; ranks for its programs.
@@ -97,8 +121,7 @@ rv_for_srun() {
     export SLURM_TASK_PROLOG SLURM_KILL_BAD_EXIT SLURM_WAIT
     # since 22.05 srun does not take this from sbatch by itself
     [ -z "${SLURM_CPUS_PER_TASK:-}" ] || export SRUN_CPUS_PER_TASK="$SLURM_CPUS_PER_TASK"
-    while [ "$1" = env ] || [[ $1 == *=* ]]; do shift; done
-    [ "$1" = srun ] && [ "$RV_NODES" -gt 1 ] || return 0
+    rv_is_srun "$@" && [ "$RV_NODES" -gt 1 ] || return 0
     SLURM_OPEN_MODE=a
     SLURM_STDOUTMODE=${RV_LOG//%/%%}.node%n.out
     SLURM_STDERRMODE=${RV_LOG//%/%%}.node%n.err

@@ -196,6 +196,9 @@ def test_the_users_own_srun_has_room_for_what_it_says(laptop: Laptop, app: Path)
     done = laptop.run("run", "-f", *words, cwd=app)
     assert "and starts 4 programs" in done.stderr
     assert [len(lines(done.stdout, node)) for node in (0, 1)] == [2, 2]
+    words = ("--nodes", "2", "srun", "python", "who.py", "fail")
+    failed = laptop.run("run", "-f", *words, cwd=app, status=7)
+    assert "node1 (udc-aj37-2) failed first, with exit code 7" in failed.stderr
 
 
 def test_signals_reach_the_programs_of_all_nodes_once(

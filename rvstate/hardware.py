@@ -37,7 +37,7 @@ def trouble(
     state: JobState,
     elapsed: int | None,
     nodes: tuple[str, ...],
-    logs: Iterable[tuple[int, str]],
+    logs: Iterable[tuple[int | None, str]],
     down: frozenset[str],
 ) -> Trouble | None:
     """The hardware's fault, or None where nothing speaks of one.
@@ -46,7 +46,8 @@ def trouble(
         state: How the run ended.
         elapsed: Seconds of run time, or None.
         nodes: The run's nodes, in Slurm's order.
-        logs: The ends of its error logs: which node wrote it, and the text.
+        logs: The ends of its error logs: which node wrote it, None where that could be any of
+            several, and the text.
         down: Those of the nodes that Slurm does not use any more.
     """
     if state in _FAILED:
@@ -57,13 +58,13 @@ def trouble(
     found: dict[str, str] = {}
     for number, text in logs:
         match = _GPU.search(text)
-        if match is not None and number < len(nodes):
-            found.setdefault(nodes[number], _line(text, match.start()))
+        if match is not None:
+            known = number is not None and number < len(nodes)
+            found.setdefault(nodes[number or 0] if known else "", _line(text, match.start()))
     if not found:
         return None
-    return Trouble(
-        tuple(found), f"had an error of a GPU at the start ({next(iter(found.values()))})"
-    )
+    what = f"had an error of a GPU at the start ({next(iter(found.values()))})"
+    return Trouble(tuple(filter(None, found)), what)
 
 
 def _line(text: str, at: int) -> str:

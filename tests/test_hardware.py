@@ -36,6 +36,16 @@ def test_a_gpu_that_fails_at_the_start_is_named_by_its_nodes_log() -> None:
     assert "(RuntimeError: CUDA error: uncorrectable ECC error encountered)" in found.what
 
 
+def test_no_node_is_blamed_for_a_log_that_several_share() -> None:
+    """As where the command is a line of the shell with an srun in it; nothing is excluded."""
+    found = trouble(JobState.FAILED, 20, NODES, ((None, ECC),), frozenset())
+    assert found is not None
+    assert found.nodes == ()
+    named = trouble(JobState.FAILED, 20, NODES, ((None, ECC), (1, ECC)), frozenset())
+    assert named is not None
+    assert named.nodes == ("n2",)
+
+
 @pytest.mark.parametrize(
     ("state", "elapsed", "log"),
     [

@@ -637,13 +637,16 @@ def hardware_trouble(session: Session, record: RunRecord) -> Trouble | None:
         return None
     wanted = streams(record, ("err",))
     found = read(session, record, wanted, {}, tail=_LAST_LINES)
-    logs = [
-        (int(piece.stream.removeprefix("node").partition(".")[0]), piece.text)
-        if piece.stream.startswith("node")
-        else (0, piece.text if not record.parts else b"")
+    alone = 0 if len(record.nodes) == 1 else None
+    texts = tuple(
+        (
+            int(piece.stream.removeprefix("node").partition(".")[0])
+            if piece.stream.startswith("node")
+            else alone,
+            piece.text.decode("utf-8", "replace"),
+        )
         for piece in found.pieces
-    ]
-    texts = tuple((number, text.decode("utf-8", "replace")) for number, text in logs)
+    )
     down = out_of_use(session, record.nodes)
     return hardware.trouble(record.state, record.elapsed, record.nodes, texts, down)
 

@@ -151,7 +151,7 @@ def test_where_no_job_may_follow_ps_tells(cluster: Any, tmp_path: Path, address:
 def test_a_job_behind_that_is_refused_holds_no_run_back(
     cluster: Any, tmp_path: Path, address: Address
 ) -> None:
-    """The run is submitted once, the user is told so, and a scheduled keepalive tells of the end."""
+    """The run is submitted once, the user told so, and a scheduled keepalive tells of the end."""
     here = webhook(cluster, tmp_path, address)
     app = repository(tmp_path / "work/held", {"good.py": ""})
     cluster.exec("sacctmgr", "-i", "modify", "user", "abc1de", "set", "MaxSubmitJobs=1")

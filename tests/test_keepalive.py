@@ -109,3 +109,14 @@ def test_a_report_is_read() -> None:
     assert found.places == (Place("my cache", 3, 100, 1, 10, 2), Place("pip", 0, 0, 0, None, 0))
     assert (found.success, found.victims) == (now - 5, 4)
     assert found.last == Last(7, "touch", 1, "find: x")
+
+
+def test_this_machines_clock_decides_about_no_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Days left, and how long ago, are counted between dates that the cluster told."""
+    monkeypatch.setattr("time.time", lambda: 1e6)
+    text = "now 2000000000\nplace 3 10 1 1996544000 0 uv\nsuccess 1999913600\ntroubles 0\n"
+    found = keepalive.report(Answer(0, (("", text.encode()),)), policy(SILENT))
+    (place,) = found.places
+    assert place.days_left == (SILENT.days or 0) - 40
+    assert found.success is not None
+    assert found.now - found.success == 86400

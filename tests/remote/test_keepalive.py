@@ -83,6 +83,46 @@ def test_only_what_is_needed_is_renewed(account: Account) -> None:
     assert keep(account)["found"] == ["0"]
 
 
+@pytest.mark.parametrize("clock", ["atime", "mtime", "atime-or-ctime", "atime-and-mtime"])
+def test_a_file_server_whose_clock_is_ahead_or_behind(account: Account, clock: str) -> None:
+    """Dates of the morrow and of yesterday are young: they stay, and nothing is counted wrongly."""
+    now = time.time()
+    dates = {"ahead": now + 2 * 86400, "behind": now - 2 * 86400}
+    for name, date in dates.items():
+        path = account.scratch / ".cache/uv" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("x")
+        os.utime(path, (date, date))
+    for _ in range(2):
+        assert keep(account, clock=clock)["found"] == ["0"]
+    for name, date in dates.items():
+        assert (account.scratch / ".cache/uv" / name).stat().st_mtime == pytest.approx(date)
+    # the date of the last success is the server's, too
+    os.utime(account.rv / "keepalive/success", (now + 86400, now + 86400))
+    said = keep(account, "report", clock=clock)
+    assert [row.split()[2] for row in said["place"] if row.endswith(" uv")] == ["0"]
+    assert int(said["success"][0]) > int(said["now"][0])
+
+
+def test_ages_are_told_by_the_nodes_clock(account: Account) -> None:
+    """A node that is weeks ahead says so: its `now` is in the report, and its count with it."""
+    old(account, ".cache/uv/x")
+    young = account.scratch / ".cache/uv/young"
+    young.write_text("x")
+    later = int(time.time()) + 50 * 86400
+    tools = account.root / "tools"
+    tools.mkdir()
+    (tools / "date").write_text(f"#!/bin/sh\necho {later}\n")
+    (tools / "date").chmod(0o755)
+    account.path = f"{tools}:{account.path}"
+    said = keep(account, "report")
+    assert said["now"] == [str(later)]
+    (row,) = [row.split() for row in said["place"] if row.endswith(" uv")]
+    assert (row[0], row[2]) == ("2", "2")
+    # what is touched find decides, by the kernel's clock: the young one is left alone
+    assert keep(account)["found"] == ["1"]
+
+
 def test_a_second_run_changes_nothing(account: Account) -> None:
     """What is younger than half of the limit keeps its date; the stamp alone is new."""
     young = account.scratch / ".cache/uv/young"

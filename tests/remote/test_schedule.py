@@ -270,6 +270,21 @@ def test_a_run_that_fails_says_why(there: Account) -> None:
     assert "cannot be made" in kept
 
 
+def test_a_scheduled_verification_counts_what_is_damaged(there: Account) -> None:
+    """Mode heal: what a purge took is stamped for the next look and counted for status."""
+    scripts = there.rv / "lib" / ("0" * 16)
+    scripts.mkdir(parents=True)
+    (scripts / "job.sh").write_text("x")
+    fixed = (str(there.scratch), str(there.home), "no digest")
+    text = schedule.program(Script("verify", fixed), "04:17", ())
+    place(there).mkdir()
+    (place(there) / "run").write_text(text)
+    (place(there) / "record").write_text("scrontab node 04:17\n")
+    assert run(there, place(there) / "run", "scrontab").returncode == 0
+    assert "status 0\ndamaged 1\n" in (place(there) / "last").read_text()
+    assert "damaged 1" in account_report(there)["scheduled"]
+
+
 def test_the_look_pays_only_where_there_is_one(there: Account) -> None:
     """Without a record and without a wish nothing is asked; with a record its kind is, always."""
     for name in ("crontab", "scrontab", "squeue"):

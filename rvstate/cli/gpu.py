@@ -7,9 +7,10 @@ import time
 import click
 
 from rvstate.cli.common import account_options, json_option, session
-from rvstate.errors import ConfigError
+from rvstate.errors import ConfigError, UnreachableError
 from rvstate.views import gpu as view
 from rvstate.workflows import gpu as workflow
+from rvstate.workflows.session import Session
 
 
 @click.command()
@@ -50,5 +51,20 @@ def gpu(
         view.show(found, idle.seen(found, time.monotonic()), clear=watch)
         if not watch or not found:
             return 0
+        found, ended = _again(account, run, every)
+        if ended:
+            click.echo(f"rvstate: {ended}", err=True)
+            return 0
+
+
+def _again(account: Session, run: str | None, every: int) -> tuple[tuple[workflow.Use, ...], str]:
+    """The next look that succeeds; or why there is nothing to look at any more."""
+    while True:
         time.sleep(every)
-        found = workflow.look(account, run)
+        try:
+            return workflow.look(account, run), ""
+        except UnreachableError as error:
+            click.echo(f"rvstate: {error.message} Looking again in {every} s.", err=True)
+        except ConfigError as error:
+            # the run has ended, which is no mistake of whoever watches it
+            return (), error.message

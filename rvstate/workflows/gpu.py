@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from rvstate.errors import ConfigError, UnsupportedError
+from rvstate.errors import ConfigError, RvstateError, UnsupportedError
 from rvstate.model.job import RunRecord
-from rvstate.script import Script
+from rvstate.script import Answer, Script
 from rvstate.shell import join
 from rvstate.sitetools import nvidia
 from rvstate.sitetools.nvidia import Gpu
@@ -24,8 +24,8 @@ class Use:
 
     Args:
         run: The run.
-        gpus: Its GPUs; empty where they could not be asked.
-        error: Why they could not be asked.
+        gpus: Those of its GPUs of which something is known.
+        error: Why nothing is known of others; empty where all were told.
     """
 
     run: RunRecord
@@ -43,6 +43,7 @@ def look(session: Session, wanted: str | None = None) -> tuple[Use, ...]:
     Raises:
         ConfigError: No run is called so, or it does not run, or it holds no GPU.
         UnsupportedError: The account has no GPUs.
+        RvstateError: Nobody could be asked.
     """
     if session.config.site.scheduler == "process":
         raise UnsupportedError(
@@ -53,13 +54,30 @@ def look(session: Session, wanted: str | None = None) -> tuple[Use, ...]:
         return ()
     words = [word for run in runs for word in (run.job or "", str(len(run.nodes) or 1))]
     answer = session.transport.run(Script("gpu", (join(nvidia.COMMAND), *words)))
-    sections = {}
+    if answer.status != 0:
+        lines = answer.errors.strip().splitlines()
+        raise RvstateError(
+            f"The nodes could not be asked: {lines[-1] if lines else 'no reason given'}.",
+            "Try again, or see `rvstate doctor`.",
+        )
+    return read(runs, answer)
+
+
+def read(runs: tuple[RunRecord, ...], answer: Answer) -> tuple[Use, ...]:
+    """What `remote/gpu.sh` says of each of the runs."""
+    said: dict[str, tuple[str, str]] = {}
+    errors: dict[str, str] = {}
     for header, body in answer.sections:
-        word, _, rest = header.partition(" ")
-        job, _, status = rest.partition(" ")
-        if word == "gpu":
-            sections[job] = (status, body.decode("utf-8", "replace"))
-    return tuple(_use(run, *sections.get(run.job or "", ("1", "")), answer.errors) for run in runs)
+        text = body.decode("utf-8", "replace")
+        match header.split(" "):
+            case ["gpu", job, status]:
+                said[job] = (status, text)
+            case ["errors", job]:
+                errors[job] = text
+    return tuple(
+        _use(run, *said.get(run.job or "", ("1", "")), errors.get(run.job or "", ""))
+        for run in runs
+    )
 
 
 def _chosen(runs: tuple[RunRecord, ...], wanted: str | None) -> tuple[RunRecord, ...]:
@@ -78,18 +96,32 @@ def _chosen(runs: tuple[RunRecord, ...], wanted: str | None) -> tuple[RunRecord,
 
 def _use(run: RunRecord, status: str, text: str, errors: str) -> Use:
     rows: dict[tuple[str, str], list[str]] = {}
+    failed: dict[str, str] = {}
     for line in text.splitlines():
         node, _, rest = line.partition("|")
         devices, _, row = rest.partition("|")
-        rows.setdefault((node, devices), []).append(row)
-    found = [
-        gpu for key, lines in sorted(rows.items()) for gpu in nvidia.parse(*key, "\n".join(lines))
-    ]
-    if found:
-        return Use(run, tuple(found))
-    said = errors.strip().splitlines()
-    why = said[-1] if said else f"its nodes gave no answer (exit status {status})"
-    return Use(run, (), why)
+        if row.startswith("failed "):
+            failed[node] = _why(*row.split(" ", 2)[1:])
+        else:
+            rows.setdefault((node, devices), []).append(row)
+    found: list[Gpu] = []
+    for key, lines in sorted(rows.items()):
+        here = nvidia.parse(*key, "\n".join(lines))
+        found += here
+        if not here:
+            failed.setdefault(key[0], lines[-1] or "nvidia-smi shows no GPU")
+    if not found and not failed:
+        spoken = errors.strip().splitlines()
+        return Use(run, (), spoken[-1] if spoken else f"no answer (exit code {status})")
+    return Use(run, tuple(found), "; ".join(f"{node}: {why}" for node, why in failed.items()))
+
+
+def _why(status: str, words: str = "") -> str:
+    if status == "124":
+        return "nvidia-smi does not answer"
+    if status == "127":
+        return "there is no nvidia-smi"
+    return words.strip() or f"nvidia-smi failed with exit code {status}"
 
 
 @dataclass(slots=True)

@@ -3,9 +3,11 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
+from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rvstate.cli import jobs as cli
 from rvstate.errors import ConfigError, UnreachableError
 from rvstate.model.job import RunRecord
 from rvstate.script import Answer, Script
@@ -124,6 +126,43 @@ def test_a_request_that_was_refused_is_no_news(capsys: pytest.CaptureFixture[str
     assert "never submitted" not in shown
     view.show_runs((never, perhaps), everything=True)
     assert "never submitted" in capsys.readouterr().out
+
+
+def test_a_log_needs_no_controller() -> None:
+    """Where squeue failed a list of states is refused, and which runs there are is known."""
+    records = f"{RUN}/job:41\n{RUN}/receipt.json:{json.dumps(RECEIPT)}\n".encode()
+    answer = Answer(0, (("", b""), ("records", records), ("queue", b""), ("queue-failed", b"")))
+    session = SimpleNamespace(config=SimpleNamespace(site=SimpleNamespace(scheduler="slurm")))
+    with pytest.raises(UnreachableError, match="squeue failed"):
+        jobs.read_runs(session, answer)  # type: ignore[arg-type]
+    (found,) = jobs.read_runs(session, answer, states=False)  # type: ignore[arg-type]
+    assert (found.job, found.log, found.state) == (
+        "41",
+        "/s/.rv/logs/rv-train-41.out",
+        JobState.UNKNOWN,
+    )
+
+
+@pytest.mark.parametrize(("answer", "ended"), [("n\n", 0), ("\n", 0), ("y\n", 1)])
+def test_stop_asks_and_no_means_no(
+    monkeypatch: pytest.MonkeyPatch, answer: str, ended: int
+) -> None:
+    """Without -y a person decides; anything but yes ends nothing, and that is said."""
+    asked: list[object] = []
+    monkeypatch.setattr(cli, "may_ask", lambda: True)
+    monkeypatch.setattr(cli, "session", lambda *_: None)
+    monkeypatch.setattr(cli.workflow, "runs", lambda _: RECORDS)
+    monkeypatch.setattr(cli.workflow, "stop", lambda _, records, __: asked.append(records))
+    done = CliRunner().invoke(cli.stop, ["120"], input=answer, standalone_mode=False)
+    assert len(asked) == ended
+    assert ("Nothing was ended" in done.output, done.return_value) == (not ended, 1 - ended)
+
+
+def test_a_run_that_has_no_job_is_not_ended() -> None:
+    """scancel is never called without a number."""
+    unanswered = (RunRecord("r9", None, "rv-train", JobState.UNKNOWN),)
+    with pytest.raises(ConfigError, match="never answered"):
+        jobs.stop(None, unanswered, lambda _: None)  # type: ignore[arg-type]
 
 
 def test_a_pending_job_says_why() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from rvstate.cli.common import Progress, account_options, json_option, may_ask, session
-from rvstate.errors import ConfigError
+from rvstate.errors import EXIT_FAILED, ConfigError
 from rvstate.logmerge import Merge
 from rvstate.model.job import RunRecord
 from rvstate.slurm.states import JobState
@@ -94,7 +94,8 @@ def logs(
     several nodes are shown in the order in which they were written, behind [node0] and so on.
     """
     account = session(cluster, site, host)
-    record = workflow.find(workflow.runs(account), run)
+    # the log is there, whether the controller answers or not
+    record = workflow.find(workflow.runs(account, states=False), run)
     kinds = ("out",) if out and not err else ("err",) if err and not out else ("out", "err")
     streams = workflow.streams(record, kinds, node)
     if record.job is None:
@@ -233,7 +234,9 @@ def stop(
     if active and not yes:
         if not may_ask():
             raise ConfigError("There is nobody to ask whether to end them.", "Add -y.")
-        click.confirm(f"End {len(active)} of them?", abort=True, err=True)
+        if not click.confirm(f"End {len(active)} of them?", err=True):
+            click.echo("Nothing was ended.", err=True)
+            return EXIT_FAILED
     if active:
         tell = Progress(quiet=as_json)
         workflow.stop(account, active, tell)

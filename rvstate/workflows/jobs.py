@@ -53,23 +53,29 @@ class Facts:
     """Of an array: elements that have begun, with their exit codes where they have ended."""
 
 
-def runs(session: Session) -> tuple[RunRecord, ...]:
-    """The newest runs on the account, newest first, with one remote command."""
-    return read_runs(session, session.transport.run(question(session)))
+def runs(session: Session, *, states: bool = True) -> tuple[RunRecord, ...]:
+    """The newest runs on the account, newest first, with one remote command.
+
+    Args:
+        session: Which account.
+        states: Whether their states matter; else a controller that is down does not.
+    """
+    return read_runs(session, session.transport.run(question(session)), states=states)
 
 
-def read_runs(session: Session, answer: Answer) -> tuple[RunRecord, ...]:
-    """The runs in the answer to `question`, newest first.
+def read_runs(session: Session, answer: Answer, *, states: bool = True) -> tuple[RunRecord, ...]:
+    """The runs in the answer to `question`, newest first; `states` is as for `runs`.
 
     Raises:
         RvstateError: It holds none.
+        UnreachableError: The controller did not answer.
     """
     if answer.status != 0:
         raise RvstateError(
             f"The list of runs could not be read: {answer.errors.strip()}", "Try again."
         )
     facts = _facts(answer.first("records").decode("utf-8", "replace"))
-    queue, accounting = _queue(answer), _accounting(answer)
+    queue, accounting = _queue(answer) if states else _rows(answer), _accounting(answer)
     local = _local_jobs(session)
     found = []
     for run_id, fact in sorted(facts.items(), reverse=True):
@@ -163,8 +169,11 @@ def _queue(answer: Answer) -> dict[str, JobRow]:
             f"squeue failed: {answer.errors.strip() or 'no reason given'}",
             "The Slurm controller may be down; try again in a minute.",
         )
-    text = answer.first("queue").decode("utf-8", "replace")
-    rows = squeue.parse(text)
+    return _rows(answer)
+
+
+def _rows(answer: Answer) -> dict[str, JobRow]:
+    rows = squeue.parse(answer.first("queue").decode("utf-8", "replace"))
     # by id, and by the token in the comment for a run that never heard its id
     return {**{row.comment: row for row in rows}, **{str(row.job): row for row in rows}}
 
@@ -691,8 +700,18 @@ def pull(
 
 
 def stop(session: Session, records: tuple[RunRecord, ...], tell: Callable[[str], None]) -> None:
-    """End runs, waiting or running."""
+    """End runs, waiting or running.
+
+    Raises:
+        ConfigError: None of them is known to have a job.
+        RvstateError: scancel failed.
+    """
     jobs = [job for record in records for job in record.jobs or (record.job,) if job]
+    if not jobs:
+        raise ConfigError(
+            f"Run {records[0].run_id} was never answered with a job id, so it cannot be ended.",
+            "`rvstate run --resume` looks it up.",
+        )
     tell(f"ending {', '.join(jobs)}")
     if _is_local(session):
         place = Path(session.scratch) / ".rv" / "process"

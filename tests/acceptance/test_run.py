@@ -276,7 +276,9 @@ def test_another_laptop_submits_a_run_again(
         witness.check_output("stat -c %%i %s/many/7", f["snapshot"]) for f in (first, again)
     )
     assert one == two
-    cluster.run_as("abc1de", "sh", "-c", f"cd {first['snapshot']}/many && rm 7 && echo 8 >7")
+    for found in (first, again):
+        cluster.run_as("abc1de", "sh", "-c", f"cd {found['snapshot']}/many && rm 7 && echo 8 >7")
+    cluster.run_as("abc1de", "rm", f"{first['snapshot']}/../../manifest")
     done = other.run("rerun", first["run_id"], status=3)
     assert "is not what ran any more" in done.stderr
     assert len(jobs_of(cluster, "rvstate:")) == 2

@@ -351,6 +351,11 @@ def test_a_snapshot_that_is_not_what_ran_is_refused(laptop: Laptop, app: Path) -
     write(app, {"train.py": "print('three')\n"})
     kept = Path(dirty["snapshot"], "train.py")
     kept.write_text("print('TWO')\n")
+    # the workspace still holds what ran
+    again = laptop.document("rerun", dirty["run_id"])
+    assert log(laptop, again) == "two\n"
+    shutil.rmtree(again["snapshot"])
+    laptop.submit("train.py", cwd=app)
     before = len(laptop.document("ps", "-a")["runs"])
     done = laptop.run("rerun", dirty["run_id"], status=3)
     assert dirty["snapshot"] in done.stderr

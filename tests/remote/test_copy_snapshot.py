@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -66,17 +67,20 @@ def place(tmp_path: Path, request: pytest.FixtureRequest) -> Place:
     payload = archive.bundle(
         {"package/it-1.dist-info/METADATA": "Name: it\n"}, {"writable": ("./config.yaml",)}
     )
-    script = Script(
+    submit = Script(
         "submit",
         (
             *(str(root / "lock"), "5", str(root), tree.state, str(found.snapshot(OLD))),
             *(found.how, "20250101-000000", str(found.run_dir(OLD))),
-            *(printf_b(b"#!/bin/bash\n"), printf_b(b"{}"), ":", ":"),
+            *(printf_b(b"#!/bin/bash\n"), printf_b(b"{}"), ":", ":", ""),
             *(str(fake / "sbatch"), "--parsable"),
         ),
         payload,
     )
-    assert run(script).lines == ["submitted 41"]
+    ran = run(submit)
+    assert ran.lines == ["submitted 41"], ran
+    # what was last sent is another tree by now
+    (root / "manifest").write_text("another\n")
     return found
 
 
@@ -147,6 +151,31 @@ def test_what_is_not_what_ran_is_never_run(place: Place, damage: str, said: str)
             os.rename(place.root, place.root.with_name("elsewhere"))
     assert place.copy().lines == [said]
     assert damage == "no workspace" or place.nothing_is_left()
+
+
+def test_what_else_holds_the_tree_serves(place: Place) -> None:
+    """Where its own snapshot was changed by its job: the code as it was last sent, or the snapshot
+    of another run of that tree; neither is taken where it was changed, too."""
+    assert place.copy().lines == ["copied"]
+    other = place.snapshot(NEW)
+    write(place.run_dir(NEW), {"receipt.json": json.dumps({"tree": place.state, "x": 1})})
+    third = "20260104-030405-22222222"
+    script = place.script()
+    args = tuple(arg.replace(NEW, third) for arg in script.args)
+    (place.snapshot(OLD) / "a/c").unlink()
+    assert run(replace(script, args=args)).lines == ["copied"]
+    assert contents(place.snapshot(third)) == contents(place.source)
+    args = tuple(arg.replace(NEW, "20260105-030405-33333333") for arg in script.args)
+    for snapshot in (other, place.snapshot(third)):
+        path = snapshot / "a.b"
+        path.unlink()
+        path.write_text("IN a.b")
+    assert run(replace(script, args=args)).lines == ["damaged missing ./a/c"]
+    (place.root / "manifest").write_text(place.state)
+    assert run(replace(script, args=args)).lines == ["copied"]
+    fourth = place.snapshot("20260105-030405-33333333")
+    assert contents(fourth) == contents(place.source)
+    assert not os.path.samefile(fourth / "a.b", place.root / "code/a.b")
 
 
 def test_another_tree_is_not_taken_for_it(place: Place) -> None:

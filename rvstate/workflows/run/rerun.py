@@ -307,7 +307,7 @@ def copy_snapshot(session: Session, prepared: Prepared, tell: Callable[[str], No
     """Make a run's snapshot on the cluster from the one that it repeats.
 
     Raises:
-        RefusedError: That one was removed, or does not hold what ran any more.
+        RefusedError: That one was removed, or does not hold what ran any more; nor does another.
         ConvergeError: It could not be copied.
     """
     spec, source = prepared.spec, prepared.copied_from

@@ -66,11 +66,17 @@ class Intent:
 
 def wanted(session: Session) -> str:
     """The kind that the settings name, or `auto`; empty where there is nothing to run."""
+    return "" if idle(session) else session.config.settings.scratch_keepalive.schedule or ""
+
+
+def idle(session: Session) -> str:
+    """Why there is nothing to run, whatever is scheduled; empty where there is."""
     policy = runs.policy(session)
-    idle = policy.mode == "off" or policy.refusal
-    if idle or (policy.mode != "heal" and not policy.measurable):
-        return ""
-    return session.config.settings.scratch_keepalive.schedule or ""
+    if policy.refusal or policy.mode == "off":
+        return policy.refusal or policy.note
+    if policy.mode != "heal" and not policy.measurable:
+        return "the site profile names no limit and clock"
+    return ""
 
 
 def intend(session: Session, *, everything: bool = False) -> Intent:
@@ -167,7 +173,7 @@ class Choice:
 
     Args:
         wanted: What the settings say; empty for nothing.
-        idle: Why nothing is wanted although the settings name a schedule; empty otherwise.
+        idle: Why there is nothing to run, whatever is scheduled; empty where there is.
         taken: The kind that is to run; for nothing wanted, what `auto` would take.
         refusal: Why that may not be.
         options: Every kind.
@@ -202,10 +208,9 @@ def choices(session: Session) -> Choice:
     path = Layout(observed.account).schedule
     known = intent.known(observed)
     taken, refusal = schedule.choose(intent.wanted or "auto", known)
-    said = session.config.settings.scratch_keepalive.schedule
     return Choice(
         intent.wanted,
-        _idle(session) if said and not intent.wanted else "",
+        idle(session),
         taken,
         refusal,
         known,
@@ -214,11 +219,6 @@ def choices(session: Session) -> Choice:
         schedule.record(observed.schedules[1]),
         diff.plan(DesiredState(intent.resources(path, observed)), observed),
     )
-
-
-def _idle(session: Session) -> str:
-    policy = runs.policy(session)
-    return policy.refusal or policy.note or "the site profile names no limit and clock"
 
 
 def start_first(session: Session) -> bool:

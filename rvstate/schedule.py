@@ -11,7 +11,7 @@ from rvstate import cron, units
 from rvstate.model.observed import ObservedState
 from rvstate.model.plan import Action, Change, refuse, same
 from rvstate.model.resources import Schedule
-from rvstate.model.settings import SCHEDULES
+from rvstate.model.settings import CHAIN, SCHEDULES
 from rvstate.model.site import Site
 from rvstate.rcblock import Broken
 from rvstate.script import Script
@@ -21,7 +21,9 @@ from rvstate.shell import join, sbatch_line
 HERE = ("local-cron", "systemd-user", "launchd", "first-command")
 TABLES = {"local-cron": "crontab", "remote-cron": "crontab", "scrontab": "scrontab"}
 # By these a chain's job is known (remote/lib.sh, rv_chain).
-_JOB = ("--job-name=rv-keepalive", "--comment=rvstate-keepalive")
+_JOB = (f"--job-name={CHAIN}", "--comment=rvstate-keepalive")
+# Slurm puts this before the lines of an entry whose job was cancelled.
+_DISABLED = "\n#DISABLED: "
 _LIMIT = "01:00:00"
 _ANOTHER = "set schedule in [scratch_keepalive] to another kind"
 
@@ -177,7 +179,7 @@ def lines(how: str, time: str, plain: Plain, path: str) -> str:
         case "remote-cron":
             return cron.daily(time, words)
         case "scrontab":
-            fixed = ("--job-name=rv-keepalive", f"--time={_LIMIT}", "--output=/dev/null")
+            fixed = (f"--job-name={CHAIN}", f"--time={_LIMIT}", "--output=/dev/null")
             given = [option.removeprefix("--").split("=", 1) for option in fixed + plain.paying]
             head = "".join(f"{sbatch_line(k, v, word='SCRON')}\n" for k, v in given)
             return head + cron.daily(time, words)
@@ -328,6 +330,8 @@ def _why(wanted: Schedule, how: str, said: Mapping[str, str]) -> tuple[Action, s
         return Action.CREATE, f"nothing runs keepalive; {_sentence(wanted)} from now on"
     if how != wanted.how:
         return Action.UPDATE, f"{how} runs keepalive; {wanted.how} takes its place"
+    if how == "scrontab" and _DISABLED in said[how]:
+        return Action.UPDATE, "its job was cancelled, which makes Slurm disable the entry"
     if how == "sbatch-chain" and len(waiting(said)) != 1:
         count = len(waiting(said))
         return Action.UPDATE, "the chain has ended" if not count else f"{count} chains run"

@@ -144,6 +144,15 @@ def test_a_chain_in_every_state(jobs: str, record: str, action: Action, verbs: l
     assert change(wanted("sbatch-chain"), silent).action is Action.REFUSE
 
 
+def test_an_entry_that_slurm_disabled_is_put_again() -> None:
+    """A cancelled job of scrontab leaves its lines commented out: that is said, and mended."""
+    disabled = installed("scrontab").replace("17 4", "#DISABLED: 17 4")
+    disabled = disabled.replace("#SCRON", "#DISABLED: #SCRON")
+    found = change(wanted("scrontab"), said("scrontab", disabled, record="scrontab login1 04:17"))
+    assert (found.action, "cancelled" in found.reason) == (Action.UPDATE, True)
+    assert found.detail[3] == installed("scrontab")
+
+
 def test_one_kind_takes_anothers_place() -> None:
     """The former one goes first, in the same change."""
     found = change(

@@ -12,6 +12,7 @@ from rvstate.cli.common import Progress, account_options, json_option, may_ask, 
 from rvstate.errors import EXIT_FAILED, ConfigError
 from rvstate.logmerge import Merge
 from rvstate.model.job import RunRecord
+from rvstate.model.settings import CHAIN
 from rvstate.slurm.states import JobState
 from rvstate.views import runs as view
 from rvstate.workflows import jobs as workflow
@@ -227,16 +228,14 @@ def stop(
     """
     account = session(cluster, site, host)
     records = workflow.runs(account)
+    if runs == (CHAIN,) and all(record.name != CHAIN for record in records):
+        return _stop_chain(account, yes=yes, as_json=as_json)
     found = tuple(dict.fromkeys(workflow.find(records, name) for name in runs))
     active = tuple(r for r in found if not r.is_over)
     if not as_json:
         view.show_runs(found, everything=True)
-    if active and not yes:
-        if not may_ask():
-            raise ConfigError("There is nobody to ask whether to end them.", "Add -y.")
-        if not click.confirm(f"End {len(active)} of them?", err=True):
-            click.echo("Nothing was ended.", err=True)
-            return EXIT_FAILED
+    if active and not (yes or _agreed(f"End {len(active)} of them?")):
+        return EXIT_FAILED
     if active:
         tell = Progress(quiet=as_json)
         workflow.stop(account, active, tell)
@@ -245,4 +244,28 @@ def stop(
         click.echo(view.stop_document(active))
     else:
         click.echo(f"Ended: {', '.join(r.job or r.run_id for r in active) or 'none was active'}.")
+    return 0
+
+
+def _agreed(question: str) -> bool:
+    if not may_ask():
+        raise ConfigError("There is nobody to ask whether to end them.", "Add -y.")
+    if click.confirm(question, err=True):
+        return True
+    click.echo("Nothing was ended.", err=True)
+    return False
+
+
+def _stop_chain(account: Session, *, yes: bool, as_json: bool) -> int:
+    """Keepalive's own jobs are no runs; they are ended by their name alone."""
+    from rvstate.workflows import schedule
+
+    if not (yes or _agreed("End the chain of keepalive's jobs?")):
+        return EXIT_FAILED
+    ended = schedule.stop_chain(account)
+    if as_json:
+        click.echo(view.stop_document(()))
+    else:
+        click.echo(f"Ended: {', '.join(ended) or 'no job of the chain waits'}.")
+        click.echo("The next `rvstate converge` starts it again while its schedule is declared.")
     return 0

@@ -16,6 +16,8 @@ SCHEDULES = (
     *("local-cron", "systemd-user", "launchd"),
     *("remote-cron", "scrontab", "sbatch-chain", "first-command"),
 )
+# The name of a chain's jobs (remote/lib.sh, rv_chain).
+CHAIN = "rv-keepalive"
 SECRET_KEYS = frozenset(
     {
         ("defaults", "ai_api_key"),

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rvstate import config as config_door
-from rvstate import diff, keepalive, probe, schedule, timers
-from rvstate.errors import EXIT_NOT_AUTHENTICATED
+from rvstate import diff, keepalive, probe, schedule, steps, timers
+from rvstate.errors import EXIT_NOT_AUTHENTICATED, ConfigError, RvstateError
 from rvstate.model.layout import SYMBOLIC, Layout
 from rvstate.model.observed import ObservedState
-from rvstate.model.plan import Change, Plan
+from rvstate.model.plan import Action, Change, Plan
 from rvstate.model.resources import DesiredState, Schedule
 from rvstate.schedule import HERE, Option, Plain
 from rvstate.script import Script
@@ -240,6 +240,36 @@ def start_first(session: Session) -> bool:
         return False
     timers.detach(list(command(session)), place)
     return True
+
+
+def stop_chain(session: Session) -> tuple[str, ...]:
+    """End the chain of jobs, and leave its schedule declared.
+
+    Returns:
+        The jobs that were there.
+
+    Raises:
+        ConfigError: No chain was put there.
+        RvstateError: The scheduler did not do it.
+    """
+    path = Layout(SYMBOLIC).schedule
+    asked = probe.questions(DesiredState((Schedule(path=path, asks=("sbatch-chain",)),)))
+    answer = session.transport.run(probe.script(session.scratch, session.home, asked))
+    observed = probe.read(answer, asked)
+    said = observed.schedules[0]
+    if schedule.record(said)[0] != "sbatch-chain":
+        raise ConfigError(
+            "No chain of keepalive's jobs is on this account.", "See `rvstate keepalive schedule`."
+        )
+    layout = Layout(observed.account)
+    kept = Schedule("sbatch-chain", path=layout.schedule)
+    change = Change(kept, Action.REMOVE, "", detail=("remove", "sbatch-chain", "", ""))
+    done = session.transport.run(steps.script(Schedule.kind, (change,), layout))
+    output = done.body.decode("utf-8", "replace")
+    (result,) = steps.results(Schedule.kind, (change,), output, done.errors)
+    if result.error:
+        raise RvstateError(f"The chain was not ended: {result.error}.", "Try again.")
+    return schedule.waiting(said)
 
 
 def _day(seconds: float) -> tuple[int, int]:

@@ -70,9 +70,9 @@ def wait(condition: Callable[[], object], end: float = 0) -> None:
 
 def chain(account: Any) -> list[str]:
     """The jobs of keepalive's chain that are there."""
-    return str(account.sh("squeue --noheader --me --format='%A %T %k' | grep rvstate-")).split(
-        "\n"
-    )[:-1]
+    return str(
+        account.sh("squeue --noheader --me --format='%A %T %k' | sed -n '/rvstate-/p'")
+    ).split("\n")[:-1]
 
 
 def test_cron_scrontab_and_a_chain_run_it(remote: Any, cluster: Any, tmp_path: Path) -> None:
@@ -124,7 +124,8 @@ def test_a_chain_that_ended_is_started_again(remote: Any) -> None:
     account = remote()
     declare(account, "sbatch-chain")
     assert changes(account) == [("sbatch-chain", "create")]
-    account.sh("scancel --name=rv-keepalive --me")
+    assert account.run("stop", "-y", "rv-keepalive").output.startswith("Ended: ")
+    assert chain(account) == []
     found = account.check(*KINDS).host["changes"]
     assert [change["reason"] for change in found] == ["the chain has ended"]
     assert changes(account) == [("sbatch-chain", "update")]

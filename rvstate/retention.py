@@ -104,8 +104,8 @@ def read(body: bytes) -> Inventory:
             elif kind == "queue":
                 queue = text
             else:
-                made = int(date) if date.isdigit() else _date(kind, path, text)
-                things.append(Thing(kind, path, made, frozenset(flags.split()), text))
+                dates = (int(date) if date.isdigit() else None, _date(kind, path, text))
+                things.append(Thing(kind, path, _latest(dates), frozenset(flags.split()), text))
     except ValueError as error:
         raise ProbeError(
             f"The list of what is on scratch cannot be read ({error}).", "Run `rvstate doctor`."
@@ -128,6 +128,22 @@ def _date(kind: str, path: str, text: str) -> int | None:
     return None
 
 
+def _latest(dates: Iterable[int | None]) -> int | None:
+    return max((date for date in dates if date is not None), default=None)
+
+
+def oldest(days: int, here: int, skew: int) -> int:
+    """Until when, in seconds since 1970, a thing must have been made to be older than it is kept.
+
+    Args:
+        days: How long it is kept.
+        here: This machine's clock in seconds since 1970.
+        skew: The cluster's clock minus this machine's, in seconds: the earlier one counts, so that
+            a wrong clock removes nothing.
+    """
+    return min(here, here + skew) - days * _DAY
+
+
 def record(text: str) -> dict[str, str]:
     """The record of a migration's original (remote/caches.sh): words and their values."""
     return dict(line.split(" ", 1) for line in text.splitlines() if " " in line)
@@ -146,7 +162,7 @@ def decide(
         now: This machine's clock in seconds since 1970; where the two differ, things count as
             younger.
     """
-    deciding = _Deciding(found, settings, branches, min(now, found.clock))
+    deciding = _Deciding(found, settings, branches, now)
     return tuple(deciding.verdict(thing) for thing in found.things)
 
 
@@ -162,6 +178,7 @@ class _Deciding:
     ) -> None:
         self._queue = found.queue
         self._now = now
+        self._skew = found.clock - now
         self._days = {
             "snapshot": settings.snapshot.keep_days,
             "generation": settings.retention.environments,
@@ -188,8 +205,13 @@ class _Deciding:
                 return self._about_generation(thing)
             case "run":
                 return self._about_run(thing)
+            case "snapshot":
+                run = self._runs.get(thing.run_id)
+                # its name tells the date of the laptop, whose clock may have been wrong
+                date = _latest((thing.date, run.date if run else None))
+                return self._by_age(thing, self._needed(thing), date)
             case _:
-                return self._by_age(thing, self._needed(thing))
+                return self._by_age(thing, self._needed(thing), thing.date)
 
     def _needed(self, thing: Thing) -> str:
         """Why a run or its snapshot is needed; empty where it is not."""
@@ -200,14 +222,14 @@ class _Deciding:
             return "a job in the queue needs it"
         return "it is to be kept" if run is not None and "keep" in run.flags else ""
 
-    def _by_age(self, thing: Thing, needed: str) -> Verdict:
+    def _by_age(self, thing: Thing, needed: str, date: int | None) -> Verdict:
         days = self._days[thing.kind]
         if needed:
             return Verdict(thing, False, needed)
-        if thing.date is None:
+        if date is None:
             return Verdict(thing, False, "nobody knows how old it is")
-        age = (self._now - thing.date) // _DAY
-        if age < days:
+        age = (oldest(0, self._now, self._skew) - date) // _DAY
+        if date > oldest(days, self._now, self._skew):
             return Verdict(thing, False, f"{max(age, 0)} of {days} days old")
         return Verdict(thing, True, f"{age} days old")
 
@@ -215,7 +237,7 @@ class _Deciding:
         needed = self._needed(run)
         if not needed and "intent" in run.flags and not _job(run):
             needed = "nobody answered its submission; rvstate run --resume looks it up"
-        found = self._by_age(run, needed)
+        found = self._by_age(run, needed, run.date)
         return Verdict(run, found.goes, found.reason, _logs(run) if found.goes else ())
 
     def _about_generation(self, thing: Thing) -> Verdict:
@@ -228,9 +250,8 @@ class _Deciding:
             return Verdict(thing, True, self._gone[place], uses=len(users), branch=True)
         if "pointed" in thing.flags:
             return Verdict(thing, False, "its branch uses it")
-        dates = [d for d in (thing.date, *(user.date for user in users)) if d is not None]
-        aged = Thing(thing.kind, thing.path, max(dates, default=None), thing.flags)
-        found = self._by_age(aged, "")
+        date = _latest((thing.date, *(user.date for user in users)))
+        found = self._by_age(thing, "", date)
         return Verdict(thing, found.goes, f"last used {found.reason}", uses=len(users))
 
     def _about_workspace(self, thing: Thing) -> Verdict:

@@ -68,6 +68,23 @@ def test_a_clock_that_is_ahead_makes_nothing_older() -> None:
     assert goes(snapshot(OLD), now=NOW - 400 * 86400) == [False]
 
 
+def test_a_laptop_whose_clock_was_behind_makes_nothing_old() -> None:
+    """The cluster's own date of a submission counts, too, for the run and for its snapshot."""
+    date = str(NOW - 86400)
+    fields = ("run", run(OLD).path, date, "intent exit", "7\n{}")
+    thing = (f"{field}\0" for field in fields)
+    (read,) = retention.read("".join(thing).encode()).things
+    assert read.date == int(date)
+    assert goes(read, snapshot(OLD)) == [False, False]
+
+
+@given(st.integers(-(10**8), 10**8), st.integers(0, 400))
+def test_the_wrong_clock_of_two_never_makes_older(skew: int, days: int) -> None:
+    """A submission clears away with the rule that prune has."""
+    assert retention.oldest(days, NOW, skew) <= NOW - days * 86400
+    assert retention.oldest(days, NOW, skew) <= NOW + skew - days * 86400
+
+
 def test_a_generation_that_is_used_stays() -> None:
     """By its branch, by a job in the queue, by a run that is to be kept, or until lately."""
     one = f"{ENVS}/d1"

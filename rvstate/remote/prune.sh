@@ -70,7 +70,9 @@ list() {
         for flag in keep intent exit claim; do
             if [ -e "$place/$flag" ]; then flags="$flags $flag"; fi
         done
-        thing run "$place" '' "$flags" "$(cat "$place/job" 2>/dev/null)
+        made=
+        if [ -s "$place/intent" ]; then read -r made <"$place/intent"; fi
+        thing run "$place" "$made" "$flags" "$(cat "$place/job" 2>/dev/null)
 $(cat "$place/receipt.json" 2>/dev/null)"
     done
     for place in "$rv"/originals/*; do
@@ -125,6 +127,11 @@ remove() {
     # what a killed run had put aside already
     for place in "$spaces"/*/*/snapshots/.gone-* "$rv"/envs/*/.generations/*/.gone-*; do
         if [ -d "$place" ]; then remove_tree "$place"; fi
+    done
+    # and copies of what an environment was built from, whose environment went with a branch or by hand
+    for kept in "$rv"/envs/*/.generations/*/.*.kept; do
+        place=${kept%/.*}/$(basename "$kept" .kept | sed 's/^\.//')
+        if [ -f "$kept" ] && ! [ -e "$place" ] && ! pointed; then rm -f "$kept"; fi
     done
     number=0
     failed=0
@@ -208,7 +215,8 @@ remove_one() {
 
 # unused COUNT: whether no more receipts name the generation than when it was decided.
 unused() {
-    uses=$(grep -l -F -e "\"environment\": \"$place\"" "$rv"/runs/*/receipt.json 2>/dev/null | grep -c .)
+    # where it ends; scratch's own name may be written in JSON's escapes
+    uses=$(grep -l -e "\"environment\": \"[^\"]*/envs/${place##*/envs/}\"" "$rv"/runs/*/receipt.json 2>/dev/null | grep -c .)
     [ "${uses:-0}" -le "$1" ]
 }
 

@@ -1,15 +1,16 @@
 #!/bin/sh
 # Take the snapshot, keep the run's files, submit.  Once begun it finishes, connection or not.
-#   main LOCK SECONDS ROOT STATE SNAPSHOT HOW KEEP_AFTER RUN_DIR SCRIPT RECEIPT QUEUE HISTORY PARTS SUBMITTER...
+#   main LOCK SECONDS ROOT STATE SNAPSHOT HOW KEEP_AFTER RUN_DIR SCRIPT RECEIPT ENVIRONMENT QUEUE HISTORY PARTS SUBMITTER...
 # STATE: what ROOT/manifest must say, or - where no snapshot is to be taken.  HOW: copy, or link for a
-# large tree.  KEEP_AFTER: snapshots whose names tell an earlier date (YYYYmmdd-HHMMSS) may go.  SCRIPT and
-# RECEIPT are in the escapes of printf's %b.  QUEUE and HISTORY: command lines that list the user's
+# large tree.  KEEP_AFTER: a date, YYYYmmdd-HHMMSS and in seconds since 1970; snapshots of then or before
+# may go (retention.py has the rule).  SCRIPT and RECEIPT are in the escapes of printf's %b.
+# ENVIRONMENT: the generation that the job needs, or empty.  QUEUE and HISTORY: command lines that list the user's
 # jobs, one a line, the id first and the run's id somewhere.  PARTS: empty, or for an array that takes
 # several jobs a line `OFFSET ARRAY` for each: the argument of the batch script, and --array.
 # SUBMITTER: the words before the batch script, `sbatch ...`.  The payload is empty, or a tar archive: writable, a list of paths (./PATH,
 # each ended by NUL) that get copies of their own, and package/..., kept with the run.
 # A run that was submitted already is only told its job id: asking again is safe.
-# Says `submitted JOB`, `found JOB` or `stale`; before it `twin JOB` for an active job of that name,
+# Says `submitted JOB`, `found JOB`, `stale`, or `unbuilt` where the generation is not whole; before it `twin JOB` for an active job of that name,
 # behind it `untold WHY` where no job behind this one will tell how it ended.
 # shellcheck shell=sh
 # shellcheck disable=SC2016 # what xargs runs is expanded there
@@ -29,10 +30,11 @@ main() {
     patience=$2
     shift 9
     receipt=$1
-    queue=$2
-    history=$3
-    parts=$4
-    shift 4
+    environment=$2
+    queue=$3
+    history=$4
+    parts=$5
+    shift 5
     known && return 0
     (umask 077 && mkdir -p "$root" "$run") || return 1
     rv_lock "$lock" "$patience" || return 1
@@ -77,6 +79,12 @@ main() {
         keep_files || return 1
     fi
     if wait "$asking"; then asked=yes; else asked=no; fi
+    # somebody may have removed it since it was chosen.  The receipt names it by now, and a removal
+    # looks at receipts once more when it has taken the stamp (prune.sh): one of the two sees the other
+    if [ -n "$environment" ] && ! [ -s "$environment/.rvstate-environment" ]; then
+        printf 'unbuilt\n'
+        return 0
+    fi
     twins
     submit "$@" || return 1
     if [ "$asked" = yes ]; then prune; fi
@@ -376,8 +384,15 @@ renew() {
     rm -f "$root/renewed"
 }
 
-# Snapshots that are old by the date in their own names, and that no job in the queue needs.
+# Snapshots that are old by the date in their own names, and by that of their submission (a laptop's
+# clock may be wrong), and that no job in the queue needs.
 prune() {
+    oldest=${keep_after% *}
+    since=${keep_after#* }
+    # the state is the second word of the process scheduler's lines, and the third of squeue's
+    awk -F '[\037 ]' '
+        function ended(state) { return state ~ /^(COMPLETED|FAILED|CANCELLED|TIMEOUT|DEADLINE|OUT_OF_MEMORY)$/ }
+        !ended($2) && !ended($3)' "$run/queue" >"$run/active" || return 0
     for old in "$root"/snapshots/*-????????-??????-????????; do
         [ -d "$old" ] || continue
         # no process for each: there may be a thousand
@@ -386,11 +401,15 @@ prune() {
         stamp=${id%-*}
         case ${id##*-} in *[!0-9a-f]*) continue ;; esac
         # as numbers, for POSIX test compares no text
-        [ "${stamp%-*}${stamp#*-}" -lt "${keep_after%-*}${keep_after#*-}" ] 2>/dev/null || continue
-        if [ -e "${run%/*}/$id/keep" ] || grep -q -F -e "$id" "$run/queue"; then continue; fi
+        [ "${stamp%-*}${stamp#*-}" -le "${oldest%-*}${oldest#*-}" ] 2>/dev/null || continue
+        submitted=0
+        if [ -s "${run%/*}/$id/intent" ]; then read -r submitted <"${run%/*}/$id/intent"; fi
+        if [ "$submitted" -gt "$since" ] || [ -e "${run%/*}/$id/keep" ] ||
+            grep -q -F -e "$id" "$run/active"; then continue; fi
         mv "$old" "$root/snapshots/.gone-$id" 2>/dev/null &&
             rm -f "$root/snapshots/.${old##*/}.manifest"
     done
+    rm -f "$run/active"
     # nobody waits for the removal itself
     (trap - EXIT && rm -rf "$root"/snapshots/.gone-*) </dev/null >/dev/null 2>&1 &
 }

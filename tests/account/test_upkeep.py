@@ -190,7 +190,9 @@ def old(laptop: Laptop, run: dict[str, Any], days: str = "20240101") -> str:
         *scratch(laptop).glob(f"rv-workspaces/*/*/snapshots/*{run['run_id']}"),
         *scratch(laptop).glob(f"rv-workspaces/*/*/snapshots/.*{run['run_id']}.manifest"),
     ]:
-        path.rename(path.with_name(path.name.replace(str(run["run_id"]), new)))
+        to = path.rename(path.with_name(path.name.replace(str(run["run_id"]), new)))
+        if (to / "intent").exists():
+            (to / "intent").write_text("1704067200\n")
     return new
 
 

@@ -41,9 +41,9 @@ def cancel(place: Path, *, dies_at: int | None = None, queue: str = "") -> Ran:
 def submit(place: Path) -> Ran:
     """Submit it, without code."""
     words = (
-        *(str(place / "w/lock"), "5", str(place / "w"), "-", "", "copy", "20250101-000000"),
-        *(str(place / "runs" / RUN), printf_b(b"#!/bin/bash\n"), printf_b(b"{}")),
-        *(join(("cat", str(place / "queue"))), ":", str(place / "sbatch"), "--parsable"),
+        *(str(place / "w/lock"), "5", str(place / "w"), "-", "", "copy", "20250101-000000 0"),
+        *(str(place / "runs" / RUN), printf_b(b"#!/bin/bash\n"), printf_b(b"{}"), ""),
+        *(join(("cat", str(place / "queue"))), ":", "", str(place / "sbatch"), "--parsable"),
     )
     return run(Script("submit", words))
 

@@ -71,8 +71,8 @@ def place(tmp_path: Path, request: pytest.FixtureRequest) -> Place:
         "submit",
         (
             *(str(root / "lock"), "5", str(root), tree.state, str(found.snapshot(OLD))),
-            *(found.how, "20250101-000000", str(found.run_dir(OLD))),
-            *(printf_b(b"#!/bin/bash\n"), printf_b(b"{}"), ":", ":", ""),
+            *(found.how, "20250101-000000 0", str(found.run_dir(OLD))),
+            *(printf_b(b"#!/bin/bash\n"), printf_b(b"{}"), "", ":", ":", ""),
             *(str(fake / "sbatch"), "--parsable"),
         ),
         payload,

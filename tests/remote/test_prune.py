@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -34,12 +35,20 @@ class Place:
         write(self.run, {"job": "7\n", "exit": "0 1\n", "receipt.json": text})
         for generation in (self.old, self.new):
             write(generation, {".rvstate-environment": f"{generation.name}\n", "x": "1"})
+            write(generation.parent, {f".{generation.name}.kept": "what it was built from"})
         os.symlink(self.new, self.scratch / ".rv/envs/p/main")
 
-    def remove(self, *words: str, dies_at: int | None = None, queue: str | None = None) -> Ran:
+    def remove(
+        self,
+        *words: str,
+        dies_at: int | None = None,
+        queue: str | None = None,
+        path: str | None = None,
+    ) -> Ran:
         asked = queue or f"cat '{self.queue}'"
         fixed = ("remove", str(self.scratch), "", asked)
-        return run(Script("prune", (*fixed, *words)), dies_at=dies_at)
+        env = {"PATH": f"{path}:{os.environ['PATH']}"} if path else None
+        return run(Script("prune", (*fixed, *words)), dies_at=dies_at, env=env)
 
 
 @pytest.fixture
@@ -57,6 +66,7 @@ def test_what_was_decided_goes(place: Place) -> None:
     assert os.listdir(place.snapshot.parent) == []
     assert place.new.is_dir()
     assert not list(place.scratch.rglob("*gone*"))
+    assert sorted(p.name for p in place.new.parent.iterdir()) == [".d2.kept", "d2"]
 
 
 @pytest.mark.parametrize("why", ["queued", "keep"])
@@ -81,6 +91,31 @@ def test_a_generation_that_is_used_by_now_stays(place: Place) -> None:
     assert place.new.is_dir()
     assert place.remove("branch", str(place.new), "0").lines == ["done 0 "]
     assert not (place.scratch / ".rv/envs/p/main").is_symlink()
+
+
+def test_a_run_that_comes_in_between_keeps_its_generation(place: Place, tmp_path: Path) -> None:
+    """Its receipt is written when nobody counts any more, and seen; the stamp is back."""
+    receipt = place.run.with_name(f"{RUN[:-1]}e") / "receipt.json"
+    mv = f"""#!/bin/sh
+case $* in *.pruned) mkdir {receipt.parent} && cp {place.run}/receipt.json {receipt} ;; esac
+exec {shutil.which("mv")} "$@"
+"""
+    write(tmp_path / "bin", {"mv": mv}, executable=True)
+    said = place.remove("generation", str(place.old), "1", path=str(tmp_path / "bin")).lines
+    assert receipt.exists()
+    assert said == ["kept 0 a run has begun to use it"]
+    assert (place.old / ".rvstate-environment").read_text() == "d1\n"
+    assert (place.old.parent / ".d1.kept").exists()
+
+
+def test_a_copy_whose_environment_is_gone_goes_unless_its_branch_still_names_it(
+    place: Place,
+) -> None:
+    """An environment that a purge took whole is built again from it."""
+    for generation in (place.old, place.new):
+        shutil.rmtree(generation)
+    place.remove()
+    assert [p.name for p in place.new.parent.iterdir()] == [".d2.kept"]
 
 
 def test_without_the_scheduler_nothing_goes(place: Place) -> None:

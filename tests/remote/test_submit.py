@@ -36,7 +36,12 @@ class Place:
     how: str = "copy"
 
     def script(self, run_id: str = RUN, payload: bytes = b"", **other: str) -> Script:
-        given = {"state": self.tree.state, "keep_after": "20250101-000000", "queue": "", **other}
+        given = {
+            "state": self.tree.state,
+            "keep_after": "20250101-000000 1735689600",
+            "queue": "",
+            **other,
+        }
         return Script(
             "submit",
             (
@@ -50,6 +55,7 @@ class Place:
                 str(self.root.parent / "runs" / run_id),
                 printf_b(b"#!/bin/bash\necho 'job \xff'\n"),
                 printf_b(b'{"run_id": "x"}'),
+                given.get("environment", ""),
                 given["queue"] or join(("cat", str(self.fake / "queue"))),
                 ":",
                 given.get("parts", ""),
@@ -313,12 +319,51 @@ def test_old_snapshots_go_by_their_own_dates_and_never_one_that_is_needed(place:
     write(place.root.parent / f"runs/{kept}", {"keep": ""})
     with (place.fake / "queue").open("a") as queue:
         queue.write(f"7 PENDING rvstate:{needed} rv-train\n")
-    place.submit(keep_after="20251205-000000")
+    place.submit(keep_after="20251205-000000 1764892800")
     left = {p.name for p in (place.root / "snapshots").iterdir() if not p.name.startswith(".")}
     assert left == {
         *(f"rv-train-{run_id}" for run_id in (needed, kept, young, RUN)),
         "not ours",
     }
+
+
+@pytest.mark.parametrize(
+    ("line", "stays"),
+    [
+        ("7 COMPLETED {} rv-train", False),
+        ("7 PENDING {} COMPLETED", True),
+        ("7\x1f7\x1fCOMPLETED\x1fNone\x1f{}\x1frv-train", False),
+        ("7\x1f7\x1fRUNNING\x1fNone\x1f{}\x1fFAILED", True),
+        ("7\x1f7\x1fPREEMPTED\x1fNone\x1f{}\x1frv-train", True),
+    ],
+)
+def test_a_job_that_has_ended_keeps_no_snapshot(place: Place, line: str, stays: bool) -> None:
+    """Not even where the queue lists it for ever, as the process scheduler does."""
+    old = "20251201-000000-00000001"
+    write(place.root / f"snapshots/rv-train-{old}", {"x": "x"})
+    with (place.fake / "queue").open("a") as queue:
+        queue.write(line.format(f"rvstate:{old}") + "\n")
+    place.submit(keep_after="20251205-000000 1764892800")
+    assert place.snapshot(old).exists() is stays
+
+
+def test_a_snapshot_from_a_laptop_whose_clock_was_behind_stays(place: Place) -> None:
+    """Its name says last year, and the cluster's own date of its submission does not."""
+    old, told = "20241201-000000-00000001", "20241201-000000-00000002"
+    for run_id, when in ((old, "1733011200\n"), (told, "1764979200\n")):
+        write(place.root / f"snapshots/rv-train-{run_id}", {"x": "x"})
+        write(place.root.parent / f"runs/{run_id}", {"intent": when})
+    place.submit(keep_after="20251205-000000 1764892800")
+    assert (place.snapshot(old).exists(), place.snapshot(told).exists()) == (False, True)
+
+
+def test_an_environment_that_was_removed_meanwhile_is_said(place: Place, tmp_path: Path) -> None:
+    """Nothing is submitted; when it is there again the same run is."""
+    generation = tmp_path / "envs/d1"
+    assert place.submit(environment=str(generation)).lines == ["unbuilt"]
+    assert place.queue() == []
+    write(generation, {".rvstate-environment": "d1\n"})
+    assert place.submit(environment=str(generation)).lines == ["submitted 41"]
 
 
 def test_killed_at_any_command_there_is_one_job_in_the_end(place: Place, tmp_path: Path) -> None:
@@ -373,7 +418,7 @@ def test_a_snapshot_has_a_manifest(place: Place) -> None:
         size = (folder / "pkg/mod.py").stat().st_size
         assert f"./pkg/mod.py//ff {size} ".encode() in text
     (place.fake / "queue").write_text("")
-    place.submit("20260102-030407-22222222", keep_after="20260103-000000")
+    place.submit("20260102-030407-22222222", keep_after="20260103-000000 9999999999")
     assert not (place.snapshot().parent / f".rv-train-{RUN}.manifest").exists()
 
 

@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 
-from rvstate import batchscript, notification
+from rvstate import batchscript, notification, retention
 from rvstate.diff import human_bytes
 from rvstate.model.job import JobSpec
 from rvstate.model.layout import Layout
@@ -132,9 +132,9 @@ def submit_script(session: Session, prepared: Prepared) -> Script:
     words, queue, history = scheduler(session, prepared.layout)
     settings = session.config.settings
     spec = prepared.spec
-    oldest = datetime.datetime.now(datetime.UTC) - datetime.timedelta(
-        days=settings.snapshot.keep_days
-    )
+    here, skew = int(time.time()), prepared.observed.skew
+    oldest = retention.oldest(settings.snapshot.keep_days, here, skew)
+    stamp = datetime.datetime.fromtimestamp(oldest, datetime.UTC).strftime("%Y%m%d-%H%M%S")
     return Script(
         "submit",
         (
@@ -144,10 +144,11 @@ def submit_script(session: Session, prepared: Prepared) -> Script:
             "-" if prepared.order.code else prepared.tree.state,
             "" if prepared.order.code else spec.snapshot or "",
             "link" if spec.read_only else "copy",
-            f"{oldest:%Y%m%d-%H%M%S}",
+            f"{stamp} {oldest}",
             spec.run_directory,
             printf_b(prepared.text.encode("utf-8", "surrogateescape")),
             printf_b(json.dumps(receipt(session, prepared, None)).encode()),
+            prepared.generation or "",
             queue,
             history,
             _parts(spec),

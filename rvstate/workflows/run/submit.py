@@ -81,6 +81,11 @@ def _twice(
     session: Session, prepared: Prepared, tell: Callable[[str], None], repeated: bool
 ) -> tuple[str, bool, tuple[str, ...]]:
     job, new, said = _attempt(session, prepared, tell, known=prepared.known)
+    if job is None and "unbuilt" in said:
+        # its code is there by now
+        again = replace(_unbuilt(prepared), code_state=prepared.tree.state)
+        job, new, more = _attempt(session, again, tell, known=prepared.tree)
+        said = (*said, *more)
     if job is None and repeated:
         raise SubmitError(
             f"The snapshot {prepared.spec.snapshot} is gone.", "Type the command again."
@@ -94,6 +99,16 @@ def _twice(
             "Another rvstate keeps changing this workspace.", "Wait for it, then try again."
         )
     return job, new, said
+
+
+def _unbuilt(prepared: Prepared) -> Prepared:
+    """The same run, whose environment somebody removed since the look, and which builds it."""
+    spec, generation = prepared.environment, prepared.generation
+    if spec is None or generation is None or generation.name != spec.digest:
+        raise SubmitError(
+            f"The environment {generation} was removed meanwhile.", "Type the command again."
+        )
+    return replace(prepared, environment_ready=False)
 
 
 def _attempt(

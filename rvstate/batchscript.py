@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 from rvstate import sweep
 from rvstate.model.job import Array, JobSpec
 from rvstate.model.site import Site
 from rvstate.paths import RemotePath
-from rvstate.shell import assignment, quote
+from rvstate.shell import assignment, join, quote
 from rvstate.slurm.options import SbatchOptions, lines
 
 # What shellcheck says of words that are meant literally: quotes, dollars and odd blanks in them.
@@ -35,7 +36,8 @@ def render(spec: JobSpec) -> str:
     """
     parts = [
         "#!/bin/bash",
-        *lines(spec.options),
+        *lines(_common(spec)),
+        *(f"# one of several jobs, of which one runs: {join(words)}" for words in spec.choices),
         *_comment(f"rvstate run {spec.run_id}: {spec.note}".rstrip(": ")),
         f"# shellcheck source=/dev/null disable={_LITERAL}",
         f". {quote(spec.library / 'job.sh')} || exit 1",
@@ -94,6 +96,13 @@ def _command(spec: JobSpec) -> str:
     if found is None:
         return _words(spec.command)
     return " ".join(sweep.word(word, found) for word in spec.command)
+
+
+def _common(spec: JobSpec) -> SbatchOptions:
+    """What is asked for by the script itself; in what several jobs differ, is said to sbatch."""
+    if not spec.choices:
+        return spec.options
+    return replace(spec.options, partition="", gpus=None, constraint="")
 
 
 def render_after(

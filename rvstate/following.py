@@ -40,6 +40,12 @@ def dependency(record: RunRecord, when: str) -> Dependency:
             f"Nobody knows whether {record.name} ({record.job}) has ended, and how.",
             "Look with `rvstate ps -a`, or leave out --after.",
         )
+    if record.undecided and when != "any" and record.state not in FINISHED:
+        raise RefusedError(
+            f"Which of jobs {', '.join(record.jobs)} runs {record.name} is not known yet, so Slurm "
+            f"cannot be told to wait until it {FOLLOWING[when]}.",
+            f"Wait until it has started, or write --after {record.job}:any.",
+        )
     found = Dependency(record.run_id, record.name, ",".join(record.jobs) or record.job, when)
     if record.state in FINISHED and not found.met_by(record.state):
         raise RefusedError(

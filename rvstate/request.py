@@ -12,6 +12,8 @@ from rvstate.slurm import duration, memory
 from rvstate.slurm.options import SbatchOptions, check_raw
 
 _HOUR = 3600
+# In the place of a type: whichever serves.
+ANY = "any"
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +26,8 @@ class Request:
         gpus_per_node: How many GPUs on each.
         single_node: Whether one node it must be.
         exclude: Nodes not to use, as Slurm writes lists of them.
-        gpu_type: Which type, by name or alias.
+        gpu_type: Which type, by name or alias; several with commas or `any` leave a choice.
+        gpu_mem: The least memory of each GPU, for example `40G`.
         mig: The smallest slice of a GPU, one of it.
         time: Walltime, for example `2h` or `1-00:00:00`.
         mem: Memory of each node, for example `32G`.
@@ -40,6 +43,7 @@ class Request:
     single_node: bool = False
     exclude: str | None = None
     gpu_type: str | None = None
+    gpu_mem: str | None = None
     mig: bool = False
     time: str | None = None
     mem: str | None = None
@@ -88,6 +92,18 @@ def with_preset(request: Request, name: str | None, settings: Settings) -> Reque
         values.update(gpu_type=None, gpus=None)
     mig = request.mig or (preset.mig and request.gpu_type is None)
     return replace(request, **values, mig=mig, raw=(*raw, *request.raw))
+
+
+def leaves_choice(request: Request, settings: Settings, site: Site) -> bool:
+    """Whether several types of GPU may serve the request, or one must be checked for its memory."""
+    if request.gpu_mem:
+        return True
+    if not site.gpus or request.mig or (request.gpus == 0 and not request.gpus_per_node):
+        return False
+    said = request.gpu_type or settings.defaults.gpu_type
+    if said is None:
+        return bool(request.gpus or request.gpus_per_node)
+    return said == ANY or "," in said
 
 
 def options(request: Request, settings: Settings, site: Site) -> SbatchOptions:

@@ -186,6 +186,7 @@ def follow_to_end(
     tail: int | None = None,
 ) -> RunRecord:
     """Show a run's log until it has ended, and how it did; without streams only that."""
+    record = workflow.decided(account, record, _note)
     for pieces in workflow.follow(account, record, streams, _note, tail):
         printer.show(pieces)
     printer.end()

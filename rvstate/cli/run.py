@@ -37,7 +37,16 @@ _RESOURCES = (
     click.option(
         "-g", "--gpu", "--gpus", "gpus", type=click.IntRange(0), help="How many GPUs in all."
     ),
-    click.option("-t", "--type", "--gpu-type", "gpu_type", help="GPU type, for example a6000."),
+    click.option(
+        "-t",
+        "--type",
+        "--gpu-type",
+        "gpu_type",
+        help="GPU type, for example a6000; a40,a6000 or any leave a choice.",
+    ),
+    click.option(
+        "--gpu-mem", metavar="SIZE", help="The least memory of each GPU, for example 40G."
+    ),
     click.option("--nodes", type=click.IntRange(1), help="How many nodes; -g is for all of them."),
     click.option("--gpus-per-node", type=click.IntRange(1), help="GPUs on each node."),
     click.option("--single-node", is_flag=True, help="One node, or nothing."),
@@ -259,6 +268,7 @@ def order_of(
         "single_node",
         "exclude",
         "gpu_type",
+        "gpu_mem",
         "mig",
         "time",
         "mem",
@@ -337,7 +347,8 @@ def _await_end(
     else:
         record = RunRecord(
             run_id=submitted.prepared.run_id,
-            job=submitted.job,
+            job=submitted.job.partition(",")[0],
+            jobs=tuple(submitted.job.split(",")),
             name=submitted.prepared.spec.options.name,
             state=JobState.UNKNOWN,
             log=submitted.log,

@@ -74,7 +74,7 @@ def up(
         submitted = submit(account, prepared, tell)
         tell.done()
         view.show_submitted(submitted)
-        held = workflow.wait(account, submitted, lambda found: tell(view.waiting(found)))
+        submitted, held = workflow.wait(account, submitted, lambda found: tell(view.waiting(found)))
         tell.done()
     except KeyboardInterrupt:
         tell.done()

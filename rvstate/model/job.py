@@ -101,6 +101,8 @@ class JobSpec:
         announce: Whether somebody is told about the job.
         after: Runs that it is to follow and that had not ended.
         array: Its elements; None for one job.
+        choices: Options of sbatch, in words, for each of several jobs of which one runs; empty for
+            a single job, whose options say it all.
     """
 
     run_id: str
@@ -126,6 +128,7 @@ class JobSpec:
     node_wait: int = 1800
     note: str = ""
     announce: bool = False
+    choices: tuple[tuple[str, ...], ...] = ()
     after: tuple[Dependency, ...] = ()
     array: Array | None = None
 
@@ -160,6 +163,7 @@ class RunRecord:
         jobs: All of its jobs, where an array took several; else its only one.
         index: Which element of an array this is; None for a whole run.
         begun: Whether its submission was; a run that was refused before never became a job.
+        copies: Jobs that were submitted for it and of which one runs; empty where there was one.
     """
 
     run_id: str
@@ -187,8 +191,14 @@ class RunRecord:
     jobs: tuple[str, ...] = ()
     index: int | None = None
     begun: bool = True
+    copies: tuple[str, ...] = ()
 
     @property
     def is_over(self) -> bool:
         """Whether nothing more will come of it."""
         return self.state in FINISHED or not self.begun
+
+    @property
+    def undecided(self) -> bool:
+        """Whether several jobs stand for it of which one is to run, and none has begun."""
+        return len(self.jobs) > 1 and self.array is None

@@ -22,7 +22,7 @@ main() {
     trap '' HUP
     # shellcheck disable=SC2034 # for the command line that is given
     rv_user=$(id -un)
-    jobs=$(cat "$run/job" 2>/dev/null)
+    jobs=$(cat "$run/job" 2>/dev/null | tr , ' ')
     if [ -z "$jobs" ] && [ -f "$run/intent" ]; then
         listed=$(eval "$queue") || rv_fail "the scheduler does not answer" || return 1
         jobs=$(printf '%s\n' "$listed" | grep -F -e "${run##*/}" | sed -n 's/^\([0-9][0-9]*\).*/\1/p')

@@ -27,7 +27,13 @@ main() {
     listed=$(eval "$4") || rv_fail "the scheduler does not answer" || return 1
     past=$(eval "$5" 2>/dev/null)
     job=$(printf '%s\n%s\n' "$listed" "$past" | grep -F -e "${run##*/}" |
-        sed -n 's/^\([0-9][0-9]*\).*/\1/p' | tail -n 1)
+        sed -n 's/^\([0-9][0-9]*\).*/\1/p')
+    # of several jobs of which one runs all count
+    if [ -f "$run/choices" ]; then
+        job=$(printf '%s\n' "$job" | sort -nu | paste -s -d , -)
+    else
+        job=$(printf '%s\n' "$job" | tail -n 1)
+    fi
     if [ -z "$job" ]; then
         printf 'none\n'
         return 0

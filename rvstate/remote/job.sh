@@ -111,6 +111,8 @@ rv_claim() {
     fi
     # a requeued job keeps its number
     if [ "$owner" != "$RV_JOB_ID" ]; then
+        # of several jobs of which one is to run this is no failure
+        [ -f "$rv_run_dir/choices" ] && exit 0
         printf 'rvstate: this run is job %s already; nothing was run a second time\n' "$owner" >&2
         exit 1
     fi
@@ -121,9 +123,24 @@ rv_claim() {
         # who has not begun and waits no more was cancelled, and Slurm keeps no word of that
         : >"$rv_run_dir/ended/$RV_ARRAY_INDEX-begun"
     fi
-    if ! [ -s "$RV_RUN_DIR/job" ]; then
+    if [ -f "$rv_run_dir/choices" ]; then
+        rv_alone
+    elif ! [ -s "$RV_RUN_DIR/job" ]; then
         printf '%s\n' "$RV_JOB_ID" >"$RV_RUN_DIR/.job" && mv "$RV_RUN_DIR/.job" "$RV_RUN_DIR/job"
     fi
+}
+
+# rv_alone: this is the one job of several that runs, so the run is this job, and the others, which
+# ask for something else, end before they begin.  Where scancel does not work here they end by
+# themselves as soon as they start: the run is claimed.
+rv_alone() {
+    local other
+    printf '%s\n' "$RV_JOB_ID" >"$RV_RUN_DIR/.job" && mv "$RV_RUN_DIR/.job" "$RV_RUN_DIR/job"
+    for other in $(tr , ' ' <"$RV_RUN_DIR/copies" 2>/dev/null); do
+        [ "$other" = "$RV_JOB_ID" ] && continue
+        # nobody wants Slurm's mail about it
+        (scontrol update "jobid=$other" mailtype=NONE; scancel "$other") </dev/null >/dev/null 2>&1 &
+    done
 }
 
 # rv_threads: CPUs for one of the programs that share this job, one a GPU.

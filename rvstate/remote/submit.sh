@@ -117,25 +117,40 @@ recover() {
     [ -z "$parts" ] || return 0
     look_up "${run##*/}"
     [ -n "$job" ] || return 0
-    printf '%s\n' "$job" | rv_store "$run/job" 600
+    if [ -f "$run/choices" ]; then job=$(printf '%s\n' "$found" | sort -nu | paste -s -d , -); fi
+    record
     printf 'found %s\n' "$job"
 }
 
-# look_up TOKEN: the job that has it, in what recover has read; TOKEN.1 is not TOKEN.10.
+# look_up TOKEN: the job that has it, in what recover has read, and all of those; TOKEN.1 is not
+# TOKEN.10.
 look_up() {
-    job=$(printf '%s\n%s\n' "${listed:-}" "${past:-}" | grep -E -e "$(printf '%s' "$1" | sed 's/\./\\./g')([^0-9]|\$)" |
-        sed -n 's/^\([0-9][0-9]*\).*/\1/p' | tail -n 1)
+    found=$(printf '%s\n%s\n' "${listed:-}" "${past:-}" | grep -E -e "$(printf '%s' "$1" | sed 's/\./\\./g')([^0-9]|\$)" |
+        sed -n 's/^\([0-9][0-9]*\).*/\1/p')
+    job=$(printf '%s\n' "$found" | tail -n 1)
+}
+
+# record: keep which job it is.  Of several jobs of which one runs, the one that has begun has done
+# so itself, and that stands (job.sh).
+record() {
+    if ! [ -f "$run/choices" ]; then
+        printf '%s\n' "$job" | rv_store "$run/job" 600
+    else
+        printf '%s\n' "$job" | rv_store "$run/copies" 600 && ln "$run/copies" "$run/job" 2>/dev/null
+    fi
 }
 
 submit() {
     if [ -e "$run/cancelled" ]; then rv_fail "this run was cancelled" || return 1; fi
     if [ -n "$parts" ]; then
         submit_parts "$@" || return 1
+    elif [ -f "$run/choices" ]; then
+        submit_choices "$@" || return 1
     else
         date +%s | rv_store "$run/intent" 600 || return 1
         ask_sbatch "$@" "$run/job.sh" || return 1
     fi
-    printf '%s\n' "$job" | rv_store "$run/job" 600
+    record
     printf 'submitted %s\n' "$job"
     follow "$@"
 }
@@ -187,6 +202,35 @@ submit_parts() {
 $parts
 EOT
     job=$jobs
+}
+
+# Jobs that ask for different things, a line of $run/choices each: the first that starts claims the
+# run and ends the others, which it finds in $run/copies (job.sh).  One that has started meanwhile
+# may have looked there too early, so this looks at the claim behind each.  What the scheduler does
+# not take is told; it is a failure only where it takes none.  job becomes all of them with commas.
+submit_choices() {
+    date +%s | rv_store "$run/intent" 600 || return 1
+    jobs=''
+    while IFS= read -r words <&3; do
+        if [ -e "$run/claim" ]; then break; fi
+        if eval "ask_sbatch \"\$@\" $words \"\$run/job.sh\""; then
+            jobs=${jobs:+$jobs,}$job
+            printf '%s\n' "$jobs" | rv_store "$run/copies" 600 || return 1
+        else
+            printf 'note Slurm did not take the job with %s: %s\n' "$words" "$(tr '\n' ' ' <"$run/submit.err")"
+            # it may be there all the same, and is to be looked for
+            if [ -n "$jobs" ]; then date +%s | rv_store "$run/intent" 600 || return 1; fi
+        fi
+    done 3<"$run/choices"
+    if [ -z "$jobs" ]; then return 1; fi
+    job=$jobs
+    owner=$(cat "$run/claim" 2>/dev/null)
+    if [ -n "$owner" ]; then
+        others=$(printf '%s\n' "$jobs" | tr , '\n' | grep -v -x -F -e "$owner")
+        # shellcheck disable=SC2086 # their numbers
+        if [ -n "$others" ]; then scancel $others; fi
+    fi
+    return 0
 }
 
 # The smallest job behind this one tells how it ended; without it the next `rvstate ps` does.  It

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from types import ModuleType
 from typing import Any
 
 import click
@@ -49,6 +50,8 @@ def show_dry_run(prepared: Prepared, tested: str, *, as_json: bool, command: str
             "test_only": tested,
             "notices": list(prepared.notices),
         }
+        if prepared.allocation is not None:
+            fields["allocation"] = _allocation().values(prepared.allocation)
         click.echo(json.dumps({"schema": 1, "command": command, **fields}))
         return
     for change in prepared.plan.changes:
@@ -63,6 +66,9 @@ def show_dry_run(prepared: Prepared, tested: str, *, as_json: bool, command: str
     if prepared.environment is not None:
         click.echo(f"environment: {prepared.generation} {ready}")
     click.echo(f"command: {command_line(prepared)}")
+    if prepared.allocation is not None:
+        click.echo("types of GPU, the best first:")
+        _allocation().show(prepared.allocation)
     if tested:
         click.echo(f"slurm: {tested}")
     click.echo("")
@@ -83,11 +89,21 @@ def show_submitted(submitted: Submitted) -> None:
         f"{click.style('✓', fg='green')} job {', '.join(jobs)}  {prepared.spec.options.name}  "
         f"[{project.name} {project.branch or '-'}@{commit}]{several}"
     )
+    if prepared.allocation is not None:
+        click.echo(f"  {_allocation().picked(prepared.allocation)}")
     click.echo(f"  snapshot {prepared.spec.snapshot}")
     if prepared.spec.environment:
         click.echo(f"  environment {prepared.spec.environment}")
-    click.echo(f"  log {submitted.log}")
+    if not prepared.spec.choices:
+        click.echo(f"  log {submitted.log}")
     click.echo(f"  next: rvstate {'ps' if array else 'logs -f'} {jobs[0]}")
+
+
+def _allocation() -> ModuleType:
+    # loaded only for a run that named no type of GPU
+    from rvstate.views import allocation
+
+    return allocation
 
 
 def show_runs(records: tuple[RunRecord, ...], *, everything: bool) -> None:
@@ -199,7 +215,9 @@ def run_document(submitted: Submitted, exit_code: int | None = None) -> str:
 
 
 def _several(spec: JobSpec, jobs: str) -> dict[str, Any]:
-    """The jobs and elements of an array."""
+    """The jobs and elements of an array; or the jobs of which one runs."""
+    if spec.choices:
+        return {"jobs": jobs.split(",")}
     if spec.array is None:
         return {}
     return {"jobs": jobs.split(","), "elements": list(spec.array.indices)}

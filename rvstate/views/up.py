@@ -25,7 +25,12 @@ def show_submitted(submitted: Submitted) -> None:
             f" on each of {options.nodes}" if options.nodes else ""
         )
     where = f"  in {options.partition}" if options.partition else ""
-    click.echo(f"{click.style('✓', fg='green')} job {submitted.job}{gpus}{where}", err=True)
+    jobs = submitted.job.replace(",", ", ")
+    if prepared.allocation is not None:
+        from rvstate.views import allocation
+
+        gpus, where = f"  {allocation.picked(prepared.allocation)}", ""
+    click.echo(f"{click.style('✓', fg='green')} job {jobs}{gpus}{where}", err=True)
 
 
 def waiting(found: Waiting | str) -> str:

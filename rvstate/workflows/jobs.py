@@ -33,6 +33,8 @@ _SILENCE = 600  # seconds without a word of controller or job
 # slurm_strerror(ESLURM_INVALID_JOB_ID): the job left the queue
 _NO_SUCH_JOB = "Invalid job id"
 _LAST_LINES = 50
+# what is read of a run's own records, as remote/jobs.sh tells it
+_RECORDS = ("job", "exit", "intent", "receipt.json", "notify/due", "hold/state", "ended", "copies")
 _MOST_LOGS = 64  # elements whose logs are shown together
 _READ_MOST = 4 << 20  # bytes; of each file, as remote/read_log.sh has it
 # paths before any look: the scripts put the real roots in
@@ -51,6 +53,7 @@ class Facts:
     held: Held | None = None
     marks: tuple[tuple[int, int | None], ...] = ()
     """Of an array: elements that have begun, with their exit codes where they have ended."""
+    copies: str = ""
 
 
 def runs(session: Session, *, states: bool = True) -> tuple[RunRecord, ...]:
@@ -83,11 +86,53 @@ def read_runs(session: Session, answer: Answer, *, states: bool = True) -> tuple
         if local is not None:
             found.append(_from_process(run_id, fact, local.get(job)))
         else:
+            fact = _foremost(fact, queue)
+            job = (fact.job or "").partition(",")[0]
             row = queue.get(job) or queue.get(f"rvstate:{run_id}")
-            one = _from_slurm(run_id, fact, row, accounting.get(job))
+            one = _one_of_several(_from_slurm(run_id, fact, row, accounting.get(job)))
             found.append(_with_elements(one, fact, queue, accounting) if one.array else one)
     records = tuple(found)
     return tuple(_with_reason(records, record) for record in records)
+
+
+def _foremost(fact: Facts, queue: dict[str, JobRow]) -> Facts:
+    """Of several jobs of which one runs, the one in front that has come farthest."""
+    if "," not in (fact.job or "") or fact.receipt.get("array") or fact.exit_status is not None:
+        return fact
+
+    def key(job: str) -> int:
+        row = queue.get(job)
+        if row is None or row.state in FINISHED:
+            return 2
+        return 1 if row.state is JobState.PENDING else 0
+
+    # stable: the best choice stays in front of others that have come as far
+    return replace(fact, job=",".join(sorted((fact.job or "").split(","), key=key)))
+
+
+def _one_of_several(record: RunRecord) -> RunRecord:
+    if not record.undecided or record.state is not JobState.PENDING:
+        return record
+    jobs = ", ".join(record.jobs)
+    return replace(record, reason=f"One of jobs {jobs} is to run. {record.reason}".rstrip())
+
+
+def decided(session: Session, record: RunRecord, tell: Callable[[str], None]) -> RunRecord:
+    """A run of several jobs, once it is known which of them runs; any other at once."""
+    if not record.undecided:
+        return record
+    tell(f"waiting for one of jobs {', '.join(record.jobs)} to start")
+    pace = Pace()
+    while True:
+        if pace.due(time.monotonic()):
+            try:
+                found = find(runs(session), record.run_id)
+            except UnreachableError:
+                tell("the connection is lost; trying again")
+                found = record
+            if not found.undecided or found.state in FINISHED:
+                return found
+        time.sleep(_POLL)
 
 
 def _with_reason(records: tuple[RunRecord, ...], record: RunRecord) -> RunRecord:
@@ -141,7 +186,7 @@ def _facts(text: str) -> dict[str, Facts]:
     for line in text.splitlines():
         path, _, value = line.partition(":")
         run_id, _, name = path.partition("/")
-        if name in ("job", "exit", "intent", "receipt.json", "notify/due", "hold/state", "ended"):
+        if name in _RECORDS:
             raw.setdefault(run_id, {})[name] = value
     return {run_id: _fact(files) for run_id, files in raw.items()}
 
@@ -160,7 +205,8 @@ def _fact(files: dict[str, str]) -> Facts:
     marks = tuple((int(i), int(c) if c.isdigit() else None) for i, c in codes)
     held = holding.read(files.get("hold/state", ""))
     begun, untold = "intent" in files, "notify/due" in files
-    return Facts(files.get("job") or None, code, receipt, begun, untold, held, marks)
+    copies = files.get("copies", "")
+    return Facts(files.get("job") or None, code, receipt, begun, untold, held, marks, copies)
 
 
 def _queue(answer: Answer) -> dict[str, JobRow]:
@@ -202,6 +248,7 @@ def _base(run_id: str, fact: Facts) -> RunRecord:
         job=jobs[0] if jobs else None,
         jobs=jobs,
         array=elements.from_receipt(receipt.get("array")),
+        copies=tuple(fact.copies.split(",")) if fact.copies else (),
         name=name,
         state=JobState.UNKNOWN,
         exit_code=fact.exit_status,
@@ -286,7 +333,7 @@ def find(records: tuple[RunRecord, ...], wanted: str | None) -> RunRecord:
     if wanted is None:
         return records[0]
     for record in records:
-        if wanted in (record.job, record.run_id, record.name, *record.jobs):
+        if wanted in (record.job, record.run_id, record.name, *record.jobs, *record.copies):
             return record
     element = elements.choose(records, wanted)
     if element is not None:

@@ -73,10 +73,12 @@ def shell_order(order: Order, *, keep: bool, code: bool, several: bool) -> Order
     )
 
 
-def wait(session: Session, submitted: Submitted, tell: Callable[[Waiting | str], None]) -> Held:
+def wait(
+    session: Session, submitted: Submitted, tell: Callable[[Waiting | str], None]
+) -> tuple[Submitted, Held]:
     """Wait until the job can be entered.
 
-    A lost connection is taken up again.
+    A lost connection is taken up again.  Of several jobs the one that runs is given back.
 
     Args:
         session: Which account.
@@ -92,13 +94,13 @@ def wait(session: Session, submitted: Submitted, tell: Callable[[Waiting | str],
     while True:
         due = pace.due(time.monotonic())
         try:
-            held, found = _look(session, submitted, due)
+            owner, held, found = _look(session, submitted, due)
         except UnreachableError:
             tell("the connection is lost; trying again")
             time.sleep(_AGAIN)
             continue
         if held is not None:
-            return held
+            return replace(submitted, job=owner or submitted.job), held
         if found is not None:
             tell(found)
             unknown = unknown + 1 if found.state is JobState.UNKNOWN else 0
@@ -111,35 +113,46 @@ def wait(session: Session, submitted: Submitted, tell: Callable[[Waiting | str],
         time.sleep(_POLL)
 
 
-def _look(session: Session, submitted: Submitted, due: bool) -> tuple[Held | None, Waiting | None]:
-    """What the holder says, and if it is due what the scheduler does; one remote command."""
+def _look(
+    session: Session, submitted: Submitted, due: bool
+) -> tuple[str, Held | None, Waiting | None]:
+    """Which job it is, what the holder says, and if it is due what the scheduler does."""
     run = submitted.prepared.spec.run_directory
-    questions = {"hold": join(("cat", run / "hold" / "state")) + " 2>/dev/null"}
+    # the job first: who holds has claimed the run
+    questions = {"hold": join(("cat", run / "claim", run / "hold" / "state")) + " 2>/dev/null"}
     local = session.config.site.scheduler == "process"
     if due and not local:
-        partition = submitted.prepared.spec.options.partition
-        wanted = ("--noheader", "--all", "--states=PENDING", "--sort=-p", "--format=%A")
-        where = (f"--partition={partition}",) if partition else ()
-        line = join((*squeue.COMMAND[:-2], *wanted, *where))
-        count = f"awk '$1 == {submitted.job} {{ at = NR }} END {{ print at + 0, NR }}'"
-        questions["job"] = join(squeue.command(jobs=(submitted.job,), finished=True))
-        questions["place"] = f"{line} | {count}"
+        wanted = tuple(submitted.job.split(","))
+        questions["job"] = join(squeue.command(jobs=wanted, finished=True))
+        questions["place"] = _place(submitted.prepared.spec.options.partition, wanted[0])
     answers = ask(session, questions)
-    held = holding.read(answers["hold"].body.decode("utf-8", "replace"))
+    told = answers["hold"].body.decode("utf-8", "replace")
+    owner, _, state = told.strip().partition("\n")
+    held = holding.read(state)
     if not due or held is not None:
-        return held, None
+        return owner, held, None
     if local:
-        return None, _local(session, submitted)
+        return owner, None, _local(session, submitted)
     said = answers["job"]
     if said.text is None and "Invalid job id" not in said.errors:
-        return None, Waiting(JobState.PENDING, "Slurm does not answer.")
-    return None, _waiting(squeue.parse(said.text or ""), answers["place"].text or "")
+        return owner, None, Waiting(JobState.PENDING, "Slurm does not answer.")
+    rows = squeue.parse(said.text or "")
+    return owner, None, _waiting(rows, answers["place"].text or "")
+
+
+def _place(partition: str, job: str) -> str:
+    """A command line that says a job's place among those that wait, and how many these are."""
+    words = ("--noheader", "--all", "--states=PENDING", "--sort=-p", "--format=%A")
+    where = (f"--partition={partition}",) if partition else ()
+    count = f"awk '$1 == {job} {{ at = NR }} END {{ print at + 0, NR }}'"
+    return f"{join((*squeue.COMMAND[:-2], *words, *where))} | {count}"
 
 
 def _waiting(rows: tuple[JobRow, ...], place: str) -> Waiting:
+    """What the queue says; of several jobs of the one that has come farthest."""
     if not rows:
         return Waiting(JobState.UNKNOWN)
-    row = rows[0]
+    row = min(rows, key=lambda x: 2 if x.state in FINISHED else x.state is JobState.PENDING)
     numbers = [int(word) for word in place.split() if word.isdigit()]
     at, count = numbers if len(numbers) == 2 else (0, 0)
     waits = row.state is JobState.PENDING

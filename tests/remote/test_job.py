@@ -454,3 +454,54 @@ def test_checkpoints_of_other_parameters_are_not_taken_up(place: Path) -> None:
     other = element(place, 4, SWEEP[0].replace("1e-3", "1e-9"), *SWEEP[1:])
     assert other.returncode == 1
     assert "has checkpoints of lr=1e-3 seed=0, and this is lr=1e-9 seed=0" in other.stderr
+
+
+SCANCEL = """#!/bin/sh
+echo "$0 $*" | sed 's|.*/||' >>"$HOME/ended"
+"""
+
+
+def choices(place: Path) -> None:
+    """Several jobs stand for the run, of which one is to run; scancel and scontrol remember."""
+    (place / "run/choices").write_text("--partition=a\n--partition=b\n")
+    (place / "run/copies").write_text("41,42,43\n")
+    os.link(place / "run/copies", place / "run/job")
+    (place / "bin").mkdir()
+    for name in ("scancel", "scontrol"):
+        (place / "bin" / name).write_text(SCANCEL)
+        (place / "bin" / name).chmod(0o755)
+    text = (place / "job.sh").read_text()
+    (place / "job.sh").write_text(text.replace("#!/bin/bash", f"PATH={place}/bin:$PATH", 1))
+
+
+def test_of_several_jobs_the_first_to_start_ends_the_others(place: Path) -> None:
+    """All at once: one program runs, the run is that job, and for nobody it is a failure."""
+    script(place, "sh -c 'echo ran >>ran; sleep 1'")
+    choices(place)
+    started = [start(place, number) for number in (41, 42, 43)]
+    ended = [(x.communicate(timeout=60)[1], x.returncode) for x in started]
+    assert (place / "ran").read_text() == "ran\n"
+    assert [status for _, status in ended] == [0, 0, 0]
+    owner = (place / "run/claim").read_text().strip()
+    assert (place / "run/job").read_text().strip() == owner
+    said = set((place / "ended").read_text().splitlines())
+    others = {"41", "42", "43"} - {owner}
+    assert said == {f"scancel {n}" for n in others} | {
+        f"scontrol update jobid={n} mailtype=NONE" for n in others
+    }
+
+
+def test_of_several_jobs_the_others_end_by_themselves_where_nothing_can_end_them(
+    place: Path,
+) -> None:
+    """A compute node without Slurm's commands: one that starts hours later finds the claim."""
+    script(place, "sh -c 'echo ran >>ran'")
+    choices(place)
+    for name in ("scancel", "scontrol"):
+        (place / "bin" / name).unlink()
+    for number in (42, 41, 43):
+        process = start(place, number)
+        _, errors = process.communicate(timeout=60)
+        assert process.returncode == 0, errors
+    assert (place / "ran").read_text() == "ran\n"
+    assert (place / "run/job").read_text() == "42\n"

@@ -63,7 +63,17 @@ def prepare(
         ConfigError: An option or setting is wrong.
         RefusedError: Something on the account or in the project is in the way.
     """
-    asked_for = request.options(order.request, session.config.settings, session.config.site)
+    settings, site = session.config.settings, session.config.site
+    choices = None
+    if look is None and request.leaves_choice(order.request, settings, site):
+        # both are loaded only where there is a choice
+        from rvstate import allocator
+        from rvstate.workflows.run import allocating
+
+        choices = allocator.choices(order.request, settings, site)
+        asked_for = choices.found[0].options
+    else:
+        asked_for = request.options(order.request, settings, site)
     tell(f"looking at {session.label}")
     follows: tuple[Dependency, ...] = ()
     if order.after:
@@ -74,7 +84,7 @@ def prepare(
     project = _project(session, order.directory)
     _check_required(project, order.require)
     shape = request.shape_of(order.request, asked_for)
-    launch = launching(order, project, shape, session.config.site)
+    launch = launching(order, project, shape, site)
     read = reader(project)
     package = own_package(read)
     _check_package(package)
@@ -120,6 +130,17 @@ def prepare(
         run_id,
     )
     spec = replace(spec, after=follows)
+    allocation = None
+    if choices is not None and choices.found[0].kind:
+        allocation = allocating.allocate(
+            # the elements of an array are claimed one by one
+            session,
+            spec.options,
+            choices,
+            spec.array is not None,
+            tell,
+        )
+        spec = allocating.with_choices(spec, allocation.picked)
     code_state = observed.texts.get(workspace.manifest, "").strip()
     known = known_tree(session, workspace, code_state, scan.tree)
     change = difference(known or Tree(()), scan.tree)
@@ -143,12 +164,13 @@ def prepare(
         order=order,
         notices=(
             *launch.notices,
-            *notification.notices(session.config.settings, session.config.site),
+            *notification.notices(settings, site),
             *_notices(order, project, scan, change),
             *chosen.notices,
             *environment.doubts(session, order.environment, chosen.spec, read, observed),
             *left,
         ),
+        allocation=allocation,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from rvstate.model.environment.spec import EnvironmentSpec
 from rvstate.model.job import JobSpec
@@ -15,6 +16,10 @@ from rvstate.shell import join
 from rvstate.workflows.run.order import Order
 from rvstate.workflows.session import Session
 
+if TYPE_CHECKING:
+    # loaded only for a request that leaves a choice
+    from rvstate.allocator import Allocation
+
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
@@ -22,7 +27,7 @@ class Prepared:
 
     Of a run that repeats another one `origin` is the project's root on this machine, where its code
     does not lie at the project's root now; and `copied_from` the snapshot that its own is copied
-    from, where no code is sent.
+    from, where no code is sent; `allocation` is what was chosen, where no type of GPU was named.
     """
 
     run_id: str
@@ -45,6 +50,7 @@ class Prepared:
     notices: tuple[str, ...]
     origin: str = ""
     copied_from: RemotePath | None = None
+    allocation: Allocation | None = None
 
 
 @dataclass(frozen=True, slots=True)

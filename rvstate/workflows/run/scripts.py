@@ -173,6 +173,8 @@ def _run_files(session: Session, prepared: Prepared) -> bytes:
         if names:
             lists["writable"] = names
     files = {f"package/{path}": text for path, text in prepared.package}
+    if prepared.spec.choices:
+        files["choices"] = "".join(f"{join(words)}\n" for words in prepared.spec.choices)
     if prepared.spec.announce:
         files |= _notify_files(session, prepared)
     if not files and not lists:

@@ -178,7 +178,11 @@ def tested(session: Session, prepared: Prepared) -> str:
     """
     if session.config.site.scheduler == "process":
         return ""
-    words = ("env", "-u", "SBATCH_PARTITION", "-u", "SBATCH_ACCOUNT", "sbatch", "--test-only")
+    unset = ("-u", "SBATCH_PARTITION", "-u", "SBATCH_ACCOUNT")
+    words: tuple[str, ...] = ("env", *unset, "sbatch", "--test-only")
+    if prepared.spec.choices:
+        # the script itself does not say in what several jobs differ
+        words += prepared.spec.choices[0]
     text = prepared.text.encode("utf-8", "surrogateescape")
     done = session.transport.execute(join(words), text)
     said = " ".join(done.errors.split()).removeprefix("sbatch: ")

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
+import http.server
 import io
+import re
 import tarfile
+import threading
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 NEEDS_HEADER = """#include <rv_site.h>
@@ -37,6 +42,41 @@ def unpacked(folder: Path, name: str, body: str = "") -> None:
         path = folder / member
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
+
+
+@contextlib.contextmanager
+def index(folder: Path) -> Iterator[tuple[str, list[str]]]:
+    """An index of the packages in a directory: its address, and what it is asked for."""
+    asked: list[str] = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            name = self.path.strip("/").rpartition("/")[2]
+            file = folder / name
+            found = [p.name for p in folder.iterdir() if re.match(f"{name}-\\d", p.name)]
+            body = "".join(f'<a href="/files/{n}">{n}</a>\n' for n in found).encode()
+            if file.is_file():
+                body = file.read_bytes()
+            self.send_response(200 if body else 404)
+            self.send_header("Content-Type", "text/html")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            if self.command != "HEAD":
+                self.wfile.write(body)
+
+        do_HEAD = do_GET  # noqa: N815 - the name that is called
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}/simple/", asked
+    finally:
+        server.shutdown()
+        server.server_close()
 
 
 def _files(name: str, version: str, body: str) -> dict[str, str]:

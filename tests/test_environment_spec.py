@@ -172,6 +172,14 @@ def test_a_declaration_that_cannot_be_meant_is_refused(wanted: Environment, says
         made({"requirements.txt": "a"}, wanted)
 
 
+def test_nodes_without_internet_build_nothing_alone() -> None:
+    """They could fetch nothing."""
+    wanted = Environment(build="job")
+    assert made({"requirements.txt": "a"}, wanted) is not None
+    with pytest.raises(ConfigError, match="reach no package index"):
+        made({"requirements.txt": "a"}, wanted, Surroundings(internet=False))
+
+
 @pytest.mark.parametrize(
     ("name", "says"),
     [

@@ -477,17 +477,41 @@ why() {
     fi
 }
 
-# Compute nodes reach no index: what they are to build lies in uv's cache or beside the environment.
+# Compute nodes reach no index: what they are to build lies in uv's cache or beside the environment,
+# and what only that needs is installed here.
 fetch() {
-    while IFS= read -r name; do
-        printf 'fetching %s for the compute node\n' "$name" >&2
-        mkdir -p "$place/fetched"
+    plain <"$place/deferred" >"$place/later"
+    prepare_install
+    # all of it as it will be, in versions that fit each other
+    if install_declared --dry-run --no-build-isolation; then
+        sed -n 's/^ *+ \([A-Za-z0-9][A-Za-z0-9._-]*==[^ ]*\)$/\1/p' "$place/said" >"$place/resolved"
+    else
+        printf 'note what %s will need could not be found out here; name it in the requirements, for nodes reach no index\n' \
+            "$(paste -s -d ' ' - <"$place/deferred")"
+        cat "$place/deferred" >"$place/resolved"
+    fi
+    by_name "$place/later" <"$place/resolved" >"$place/needs"
+    # shellcheck disable=SC2046 # names of packages
+    prepare_install $(cat "$place/deferred")
+    if [ -s "$place/needs" ]; then install_declared --requirement "$place/needs" || return 1; fi
+    mkdir -p "$place/fetched"
+    index_options >"$place/options"
+    : >"$place/at-hand"
+    grep -v -x -F -f "$place/needs" "$place/resolved" >"$place/to-fetch"
+    while IFS= read -r one; do
+        printf 'fetching %s for the compute node\n' "$one" >&2
+        { cat "$place/options"; printf '%s\n' "$one"; } >"$place/wanted"
         (cd -- "$place/sources" && gently "$generation/bin/python" -m pip download --quiet --no-deps \
-            --only-binary :all: --dest "$place/fetched" "$name" >&2 2>/dev/null) ||
-            # uv keeps the source before it asks what it needs, and that may fail here
-            (cd -- "$place/sources" && gently "$uv" pip install --quiet --dry-run --no-deps \
-                --no-build-isolation --python "$generation/bin/python" "$name" >/dev/null 2>&1) || :
-    done <"$place/deferred"
+            --no-build-isolation --dest "$place/fetched" --requirement "$place/wanted" >&2 </dev/null) &&
+            printf '%s\n' "$one" >>"$place/at-hand" ||
+            printf 'note %s could not be fetched for the compute node\n' "$one"
+    done <"$place/to-fetch"
+}
+
+# Where the requirements files say that packages come from, for pip.
+index_options() {
+    find "$place/sources" -type f \( -name '*.txt' -o -name '*.in' \) -exec grep -h -E \
+        '^[[:space:]]*(-i|-f|--(index-url|extra-index-url|find-links|trusted-host|no-index|pre))([[:space:]=]|$)' {} +
 }
 
 check() {
@@ -598,6 +622,28 @@ exchange() {
     rm -rf "$3" "$2"
 }
 
+install_rest() {
+    set -- --no-build-isolation --constraint "$place/pins"
+    [ -e "$place/whole" ] && set -- --constraint "$place/pins"
+    if [ "$(recipe internet)" = no ]; then
+        install_fetched || return 1
+        sed 's/==.*//' "$place/at-hand" 2>/dev/null | plain >"$place/later"
+        [ -n "$(by_name "$place/later" <"$place/deferred")" ] || return 0
+        # what has a path or an address lies in the cache
+        set -- "$@" --offline
+    fi
+    install_declared "$@" && return 0
+    # in other versions rather than not at all
+    [ -s "$place/versions" ] && : >"$place/versions" && install_declared "$@"
+}
+
+# What the login node fetched, without a look at any index.
+install_fetched() {
+    [ -s "$place/at-hand" ] || return 0
+    aloud "$uv" pip install --python "$generation/bin/python" --no-build-isolation --no-deps --no-index \
+        --find-links "$place/fetched" --requirement "$place/at-hand"
+}
+
 # On a compute node, with the site's compiler loaded: the rest, then a stamp anew.
 finish_main() {
     generation=$1
@@ -613,16 +659,7 @@ finish_main() {
     # nothing that runs in it already may change under it
     gently "$uv" pip freeze --python "$generation/bin/python" 2>/dev/null |
         grep '^[A-Za-z0-9._-]*==' >"$place/pins"
-    set -- --no-build-isolation
-    [ -e "$place/whole" ] && set --
-    if [ "$(recipe internet)" = no ]; then
-        set -- "$@" --offline
-        if [ -d "$place/fetched" ]; then set -- "$@" --find-links "$place/fetched"; fi
-    fi
-    # in other versions rather than not at all
-    install_declared "$@" --constraint "$place/pins" ||
-        { [ -s "$place/versions" ] && : >"$place/versions" && install_declared "$@" --constraint "$place/pins"; } ||
-        rv_fail "what was left for the compute node could not be built" || return 1
+    install_rest || rv_fail "what was left for the compute node could not be built" || return 1
     cp "$place/deferred" "$place/deferred.was"
     : >"$place/deferred"
     rm -f "$place/whole"

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from rvstate import assets
 from tests import envkit
 from tests.runkit import Laptop, git, repository, write
 
@@ -217,6 +218,36 @@ def test_a_conda_prefix_is_activated_with_its_hooks(laptop: Laptop, app: Path) -
         write(app, {"rvstate.toml": f'[environment]\nkind = "conda"\npath = "{path}"\n'})
         found = laptop.submit("a.py", cwd=app)
         assert log(laptop, found) == f"{prefix} {prefix}/share\n"
+
+
+def test_nodes_without_internet_find_what_they_build(laptop: Laptop, app: Path) -> None:
+    """In the version that is asked for, with what only it needs; no node asks an index."""
+    site = (assets.site("local") or "").replace('name = "local"', 'name = "closed"')
+    assert "compute_internet = true" in site
+    site = site.replace("compute_internet = true", "compute_internet = false")
+    write(laptop.home, {"sites/closed.toml": site})
+    (laptop.home / "config.toml").write_text('[connection]\nhost = "@local"\nsite = "closed"\n')
+    setup = "from setuptools import setup\nsetup(name='needy', version='{}', py_modules=['needy'],"
+    folder = app.parent / "index"
+    for version in ("1.0", "2.0"):
+        text = setup.format(version) + " install_requires=['only'])\n"
+        files = {"setup.py": text, "needy.py": f"VERSION = {version!r}\n"}
+        envkit.sdist(folder, "needy", files, version)
+    envkit.wheel(folder, "only")
+    with envkit.index(folder) as (address, asked):
+        write(
+            app,
+            {
+                "requirements.txt": f"--extra-index-url {address}\nneedy==1.0\n",
+                "rvstate.toml": '[environment]\ndeferred = ["needy"]\n',
+            },
+        )
+        words = ("python", "-c", "import needy, only; print(needy.VERSION, only.VERSION)")
+        found = laptop.submit(*words, cwd=app)
+        before = len(asked)
+        assert log(laptop, found).startswith("1.0 1.0\n")
+    assert before > 0
+    assert len(asked) == before
 
 
 def test_a_failed_resolution_stops_before_submission(laptop: Laptop, app: Path) -> None:

@@ -99,6 +99,11 @@ def spec(
         return None
     if wanted.path:
         return EnvironmentSpec(wanted.kind or "", path=wanted.path)
+    if wanted.build == "job" and not site.internet:
+        raise ConfigError(
+            'environment.build is "job", and compute nodes of this site reach no package index.',
+            "Leave it out: packages are then fetched on the login node.",
+        )
     kind = wanted.kind or "uv"
     source = wanted.source or _usual(kind, read)
     if source is None and kind == "conda":

@@ -176,7 +176,7 @@ def test_two_at_once_build_once(place: Place) -> None:
     assert [one.lines[-1] for one in ran] == [f"built {place.generation('d1')}"] * 2
     assert "waiting for another build" in ran[1].errors
     assert len([call for call in place.calls() if call.startswith("venv")]) == 1
-    assert [p.name for p in lock(place).parent.iterdir()] == ["d1"]
+    assert not [p.name for p in lock(place).parent.iterdir() if p.name.startswith("lock")]
 
 
 def test_one_that_waits_can_be_ended_without_the_one_that_builds(place: Place) -> None:
@@ -191,7 +191,7 @@ def test_one_that_waits_can_be_ended_without_the_one_that_builds(place: Place) -
         assert (ended.lines, second.result().status < 0) == (["ended"], True)
         (place.root / "tools/go").touch()
         assert first.result().status == 0
-    assert [p.name for p in lock(place).parent.iterdir()] == ["d1"]
+    assert not [p.name for p in lock(place).parent.iterdir() if p.name.startswith("lock")]
 
 
 def slow(place: Place) -> None:

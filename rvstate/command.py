@@ -78,6 +78,10 @@ def job_name(words: tuple[str, ...]) -> str:
         # which of a launcher's options have values is not known here
         parts = [script]
     skip = False
+    code = parts.index("-c") if "-c" in parts else 0
+    if code and re.fullmatch(r"(?:\S*/)?python[0-9.]*", parts[code - 1]):
+        # a program's text is no name
+        return "rv-python"
     for word in parts:
         if skip or word in _LAUNCHERS or _ASSIGNMENT.match(word):
             skip = False

@@ -63,6 +63,19 @@ def find_root(start: Path) -> Path:
     return root
 
 
+def inner_project(project: Project, path: Path) -> Path | None:
+    """The root of a project below one that nothing marks, to which a path in it belongs; or None.
+
+    Args:
+        project: As `inspect` found it.
+        path: A file below the project's root.
+    """
+    root = Path(project.root)
+    if _holds_marker(root):
+        return None
+    return next((d for d in path.parents if root in d.parents and _holds_marker(d)), None)
+
+
 def _is_shared(directory: Path) -> bool:
     """Whether everybody may put files there, as into /tmp, so that it is nobody's project."""
     return bool(directory.stat().st_mode & stat.S_ISVTX) or directory == directory.parent
@@ -251,13 +264,25 @@ def _notices(root: str, found: Tree, missing: list[str]) -> Iterator[str]:
             f"submodules that are not checked out are not sent: {_some(missing)} "
             "(git submodule update --init)"
         )
-    if any(file.path.rsplit("/", 1)[-1] == ".gitattributes" for file in found.files):
+    if _has_attributes(root, found):
         pointers = [f.path for f in found.files if f.size < _LFS_SIZE and _is_pointer(root, f)]
         if pointers:
             yield (
                 f"only git-LFS pointers, not their contents, are here to be sent: "
                 f"{_some(pointers)} (git lfs pull)"
             )
+
+
+def _has_attributes(root: str, found: Tree) -> bool:
+    """Whether git may keep files elsewhere: attributes in or above the tree."""
+    if any(file.path.rsplit("/", 1)[-1] == ".gitattributes" for file in found.files):
+        return True
+    place = Path(root)
+    while not (place / ".git").exists() and place != place.parent:
+        place = place.parent
+        if (place / ".gitattributes").exists():
+            return True
+    return False
 
 
 def _is_pointer(root: str, file: File) -> bool:

@@ -42,6 +42,8 @@ def test_each_form_of_a_command_means_what_it_says(typed: str, runs: tuple[str, 
         ("'make data && python x.py'", "rv-make"),
         ("bash", "rv-job"),
         ("données.py", "rv-donn-es"),
+        ("python -c 'import os; print(os.environ)'", "rv-python"),
+        ("A=1 python3.11 -c 'x = 1'", "rv-python"),
     ],
 )
 def test_a_job_is_named_after_its_script(typed: str, name: str) -> None:

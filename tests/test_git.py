@@ -177,6 +177,10 @@ def test_lfs_pointers_are_said(root: Path) -> None:
     (notice,) = door.scan(door.inspect(root), {}).notices
     assert "w.pt" in notice
     assert "real.pt" not in notice
+    # a project in a directory of a larger repository, whose attributes lie above it
+    write(root, {"part/requirements.txt": "", "part/x.pt": pointer})
+    (notice,) = door.scan(door.inspect(root / "part"), {}).notices
+    assert "x.pt" in notice
 
 
 def test_outside_git_both_ignore_files_count(root: Path) -> None:

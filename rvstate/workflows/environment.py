@@ -9,7 +9,6 @@ from rvstate import git
 from rvstate.errors import ConfigError
 from rvstate.model.layout import SYMBOLIC, Layout
 from rvstate.script import Script
-from rvstate.slurm.states import FINISHED
 from rvstate.workflows import jobs
 from rvstate.workflows.session import Session
 
@@ -109,5 +108,5 @@ def _users(session: Session, place: str) -> tuple[str, ...]:
     return tuple(
         f"{run.job} {run.name}"
         for run in jobs.runs(session)
-        if run.run_id in mine and run.state not in FINISHED
+        if run.run_id in mine and run.job and not run.is_over
     )

@@ -42,7 +42,6 @@ def test_a_script_becomes_a_job_with_its_log(laptop: Laptop, app: Path) -> None:
     assert set(found) - {"said"} == {
         *("schema", "command", "run_id", "job_id", "name", "project", "branch", "commit", "dirty"),
         *("snapshot", "environment", "script", "log", "error_log", "submitted", "remote_commands"),
-        *("nodes", "gpus_per_node", "start"),
     }
     assert (found["name"], found["project"], found["branch"]) == ("rv-train", "app", "main")
     assert found["commit"] == git(app, "rev-parse", "HEAD").strip()
@@ -665,3 +664,11 @@ def test_a_job_without_an_environment_needs_no_uv(laptop: Laptop, app: Path) -> 
     assert log(laptop, found) == "one\n"
     plan = json.loads((laptop.home / "runs" / f"{found['run_id']}.json").read_text())["plan"]
     assert not [line for line in plan if " tool " in line]
+
+
+def test_a_script_of_another_project_is_not_run_without_it(laptop: Laptop, app: Path) -> None:
+    """From a plain directory above it neither its settings nor its environment would count."""
+    done = laptop.run("run", "--dry-run", "app/train.py", cwd=app.parent, status=3)
+    assert f"cd {app}" in done.stderr
+    write(app.parent, {"own.py": "print('mine')\n"})
+    laptop.run("run", "--dry-run", "own.py", cwd=app.parent)

@@ -6,7 +6,7 @@ import difflib
 import os
 from pathlib import Path
 
-from rvstate import command
+from rvstate import command, git
 from rvstate.errors import RefusedError
 from rvstate.model.project import Project, Tree
 from rvstate.workflows.run.order import Order
@@ -39,7 +39,13 @@ def check_script(order: Order, project: Project, tree: Tree) -> None:
         )
     name = _below(path, project)
     if name in paths:
-        return
+        inner = git.inner_project(project, path)
+        if inner is None:
+            return
+        raise RefusedError(
+            f"{script} belongs to the project {inner}, and you stand outside of it.",
+            f"Stand in the project, so that its settings and environment count: cd {inner}.",
+        )
     if not path.exists():
         raise RefusedError(
             f"There is no script {script} in {here}, so nothing was submitted.",

@@ -5,11 +5,15 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from rvstate import config
 from rvstate.model.job import RunRecord
+from rvstate.model.plan import Action, Change, Plan
+from rvstate.model.resources import Schedule
 from rvstate.model.site import Gpu as SiteGpu
 from rvstate.sitetools.nvidia import Gpu
 from rvstate.slurm import sinfo, squeue
@@ -151,6 +155,29 @@ def test_types_of_one_name_are_told_apart_by_partition_and_others_are_summed() -
     )
     found = {gpu.kind: (gpu.free, gpu.total) for gpu in status.supply(nodes, site, {})}
     assert found == {"a100_40": (4, 4), "a100_80": (8, 8)}
+
+
+@pytest.mark.parametrize(
+    ("record", "pending", "last", "words"),
+    [
+        (None, False, "", "nothing is scheduled against it; it never ran"),
+        (None, True, None, "a schedule is declared and not there yet"),
+        ("scrontab 1", False, "5", "scrontab runs keepalive; last success "),
+        ("scrontab 1", True, None, "scrontab runs keepalive, and converge would change that"),
+    ],
+)
+def test_keepalive_is_told_as_it_is_not_as_it_is_wished(
+    record: str | None, pending: bool, last: str | None, words: str
+) -> None:
+    """What is there, whether that is what was declared, and when it last did its work."""
+    change = Change(Schedule(), Action.CREATE if pending else Action.NO_OP, "")
+    looks = ({"record": record} if record else {}, {})
+    view = SimpleNamespace(observed=SimpleNamespace(schedules=looks), plan=Plan((change,)))
+    session: Any = SimpleNamespace(config=config.load(options={"connection": {"site": "uva"}}))
+    told = status.keepalive_words(session, view, last)  # type: ignore[arg-type]
+    assert f"after 90 days (atime); {words}" in told
+    unknown = status.keepalive_words(session, None, None)
+    assert unknown.endswith("what is scheduled against it is not known")
 
 
 UNKNOWN = status.Status(

@@ -81,7 +81,8 @@ def _ours(found: Status) -> str:
     if found.refusals:
         return f"{last}; {found.refusals} refused: see `rvstate converge --check`"
     if found.changes:
-        return f"{last}; {found.changes} changes pending: see `rvstate converge --check`"
+        changes = "1 change" if found.changes == 1 else f"{found.changes} changes"
+        return f"{last}; {changes} pending: see `rvstate converge --check`"
     return f"{last}; everything is as declared"
 
 
@@ -92,10 +93,10 @@ def _jobs(found: Status) -> list[str]:
     for run in found.runs:
         if run.state in FINISHED or not run.job:
             continue
-        time = "" if run.elapsed is None else f"  {duration.render(run.elapsed)}"
+        elapsed = "" if run.elapsed is None else f"  {duration.render(run.elapsed)}"
         nodes = f"  {','.join(run.nodes[:3])}" if run.nodes else ""
         reason = f"  {run.reason}" if run.reason else ""
-        rows.append(f"{run.job}  {run.name}  {run.state.value}{time}{nodes}{reason}")
+        rows.append(f"{run.job}  {run.name}  {run.state.value}{elapsed}{nodes}{reason}")
     return rows or ["none waits or runs"]
 
 

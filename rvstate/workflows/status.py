@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from rvstate.errors import ParseError, RvstateError
 from rvstate.model.job import RunRecord
+from rvstate.model.resources import Schedule
 from rvstate.model.site import Site
 from rvstate.script import Script
 from rvstate.shell import join
@@ -118,7 +119,7 @@ def status(session: Session) -> Status:
         converged=session.state.converged(session.label),
         changes=len(view.plan.changes) if view is not None else None,
         refusals=len(view.plan.refusals) if view is not None else None,
-        keepalive=_keepalive(session, view),
+        keepalive=keepalive_words(session, view, answers["kept"].text),
         runs=runs,
         gpus=None if nodes is None else supply(nodes, site, waiting),
         waiting=waiting,
@@ -127,28 +128,50 @@ def status(session: Session) -> Status:
     )
 
 
-def _keepalive(session: Session, view: observe.View | None) -> str:
+def keepalive_words(session: Session, view: observe.View | None, last: str | None) -> str:
+    """What is done against the purge of scratch.
+
+    Args:
+        session: Which account.
+        view: What is scheduled and what should be; None where nobody could tell.
+        last: When the last run succeeded, in seconds since 1970; empty for never, None where
+            nobody could tell.
+    """
     purge = session.config.site.purge
     if purge.clock == "none":
         return "not needed: nothing is purged here"
-    days = f" after {purge.days} days" if purge.days else ""
-    known = (
-        f"files are purged{days} ({purge.clock})"
-        if purge.days
-        else "it is not known what is purged"
+    days = f"files are purged after {purge.days} days ({purge.clock})"
+    known = days if purge.days else "it is not known what is purged"
+    if last is not None:
+        last = f"; last success {age(int(last))}" if last.strip().isdigit() else "; it never ran"
+    return f"{known}; {_scheduled(session, view)}{last or ''}"
+
+
+def _scheduled(session: Session, view: observe.View | None) -> str:
+    if view is None:
+        return "what is scheduled against it is not known"
+    kinds = [look["record"].split()[0] for look in view.observed.schedules if "record" in look]
+    pending = any(
+        isinstance(c.resource, Schedule) for c in (*view.plan.changes, *view.plan.refusals)
     )
-    looks = view.observed.schedules if view is not None else ()
-    kinds = [look["record"].split()[0] for look in looks if "record" in look]
     if kinds:
-        return f"{known}; {kinds[0]} runs keepalive day by day"
+        return f"{kinds[0]} runs keepalive" + (
+            ", and converge would change that" if pending else ""
+        )
+    if pending:
+        return "a schedule is declared and not there yet"
     wanted = session.config.settings.scratch_keepalive.enabled
-    return f"{known}; nothing is scheduled against it" + (
-        "" if wanted else " (off in the settings)"
-    )
+    return "nothing is scheduled against it" + ("" if wanted else " (off in the settings)")
 
 
 def _questions(session: Session, look: Script, runs: Script) -> dict[str, str]:
-    found = {"look": look.text, "runs": runs.text, **storage_questions(session)}
+    success = '"$rv_scratch/.rv/keepalive/success"'
+    found = {
+        "look": look.text,
+        "runs": runs.text,
+        "kept": f"if [ -e {success} ]; then date -r {success} +%s; fi",
+        **storage_questions(session),
+    }
     if session.config.site.scheduler == "process":
         return found
     # a pipeline's status would be that of its last program

@@ -356,7 +356,13 @@ def _await_end(
             parts=log_parts(submitted.prepared.spec),
         )
     printer = Printer(errors_only=as_json, merge=jobs.merge(record))
-    logs = jobs.streams(record) if wait == "log" else ()
+    logs: tuple[str, ...] = ()
+    if wait == "log":
+        try:
+            logs = jobs.streams(record)
+        except ConfigError as error:
+            # it is submitted, so it is waited for also where its logs cannot be shown together
+            click.echo(f"rvstate: {error.message}\n  → {error.remedy}", err=True)
     ended = follow_to_end(account, record, logs, printer)
     status = jobs.exit_status(ended)
     return status, jobs.hardware_trouble(account, ended) if status else None

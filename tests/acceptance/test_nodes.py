@@ -201,6 +201,18 @@ def test_the_users_own_srun_has_room_for_what_it_says(laptop: Laptop, app: Path)
     assert "node1 (udc-aj37-2) failed first, with exit code 7" in failed.stderr
 
 
+def test_an_array_of_several_nodes_is_waited_for_and_its_logs_named(
+    laptop: Laptop, app: Path
+) -> None:
+    """They are not shown as one, and -f ends as the array does all the same."""
+    words = ("--nodes", "2", "--array", "0-1", "--start", "node", 'exit "$RV_ARRAY_INDEX"')
+    done = laptop.run("run", "-f", *words, cwd=app, status=1)
+    run = laptop.document("ps")["runs"][0]
+    assert f"rvstate logs {run['job_id']}_0" in done.stderr
+    shown = laptop.run("logs", f"{run['job_id']}_1").stderr
+    assert "failed first, with exit code 1" in shown
+
+
 def test_signals_reach_the_programs_of_all_nodes_once(
     cluster: Any, laptop: Laptop, app: Path
 ) -> None:

@@ -73,6 +73,15 @@ def _check_places(found: Launcher) -> None:
                 f"{found.name} is told --{option} {said}, which would be so on every node.",
                 f"Leave --{option} out: the job tells each node its own.",
             )
+    kind = found.option("distributed_type")
+    alone = "--cpu" if found.option("cpu") is not None else f"distributed_type: {kind}"
+    kinds = ("multi_gpu", "use_deepspeed", "use_fsdp", "use_megatron_lm")
+    named = any(found.option(x) is not None for x in kinds)
+    if found.option("cpu") is not None or (kind in ("NO", "MULTI_CPU") and not named):
+        raise ConfigError(
+            f"accelerate is told {alone}, so each node would run as if it were the only one.",
+            "Use --multi_gpu instead, which serves CPUs as well.",
+        )
     backend = found.option("rdzv_backend")
     if backend not in (None, "static") and found.option("rdzv_endpoint") is None:
         raise ConfigError(

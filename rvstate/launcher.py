@@ -48,7 +48,9 @@ _MODULES = {
 }
 # The more telling one of a shell string's several programs comes first.
 _RANKING = ("torchrun", "accelerate", "deepspeed", "srun", "mpirun", "python")
-_CONFIG = re.compile(r"^(num_machines|num_processes):\s*(\d+)\s*$", re.MULTILINE)
+_CONFIG = re.compile(
+    r"^(num_machines|num_processes|distributed_type):\s*['\"]?(\w+)['\"]?\s*$", re.MULTILINE
+)
 _DEPTH = 3  # scripts that call scripts
 
 

@@ -201,6 +201,8 @@ def test_each_launcher_is_started_as_it_means_it(
         ),
         (("torchrun", "--nproc_per_node=cpu", "train.py"), "--nproc_per_node=4"),
         (("accelerate", "launch", "--machine_rank", "0", "train.py"), "--machine_rank out"),
+        (("accelerate", "launch", "--cpu", "train.py"), "--multi_gpu"),
+        (("accelerate", "launch", "--config_file", "no.yaml", "train.py"), "--multi_gpu"),
         (("deepspeed", "--include=localhost:0", "train.py"), "Leave it out"),
         (("srun", "torchrun", "--nproc_per_node=4", "train.py"), "Leave srun out"),
         (("srun bash -c 'torchrun --nproc_per_node=4 train.py'",), "Leave srun out"),
@@ -214,6 +216,7 @@ def test_what_would_start_the_wrong_number_is_refused(words: tuple[str, ...], sa
         "chat.py": "model = load(name, device_map='auto')\n",
         "sub/chat.py": "from vllm import LLM\n",
         "package/plain.py": "",
+        "no.yaml": "distributed_type: 'NO'\nnum_machines: 2\n",
     }
     with pytest.raises((ConfigError, RefusedError)) as caught:
         started(*words, files=files)

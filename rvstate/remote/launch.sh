@@ -218,12 +218,21 @@ rv_launchers() {
     export -f accelerate deepspeed
 }
 
-# rv_given NAME WORDS...: whether --NAME is among them, with dashes or underscores.
+# rv_given NAME WORDS...: whether a launcher's options have --NAME, with dashes or underscores.  What
+# stands behind the script is the script's own; an option that is followed by a word takes it, unless
+# that is the script.
 rv_given() {
     local name=${1//_/-} word
     shift
-    for word in "$@"; do
-        word=${word%%=*}
+    while [ $# -gt 0 ]; do
+        word=$1
+        shift
+        case $word in
+            -m | --module) return 1 ;;
+            --*=*) word=${word%%=*} ;;
+            -*) case ${1:--} in -* | *.py) ;; *) shift ;; esac ;;
+            *) return 1 ;;
+        esac
         [ "${word//_/-}" != "--$name" ] || return 0
     done
     return 1
@@ -237,6 +246,17 @@ rv_really() {
     exec "$name" "$@"
 }
 
+# rv_accelerate_kind WORDS...: whether the options, or accelerate's file of answers, say how programs
+# find each other.  Without a word, and with one GPU on a node, accelerate starts each as the only one.
+rv_accelerate_kind() {
+    local kind
+    for kind in multi_gpu cpu tpu use_deepspeed use_fsdp use_megatron_lm config_file; do
+        ! rv_given "$kind" "$@" || return 0
+    done
+    kind=$(sed -n 's/^distributed_type: *//p' "${HF_HOME:-$HOME/.cache/huggingface}/accelerate/default_config.yaml" 2>/dev/null)
+    case $kind in '' | *NO* | *MULTI_CPU*) return 1 ;; esac
+}
+
 rv_launcher_accelerate() {
     local added=()
     [ "${1:-}" = launch ] && [ -n "${RV_NODES:-}" ] || rv_really accelerate "$@"
@@ -246,6 +266,7 @@ rv_launcher_accelerate() {
     rv_given machine_rank "$@" || added+=(--machine_rank "$NODE_RANK")
     rv_given main_process_ip "$@" || added+=(--main_process_ip "$MASTER_ADDR")
     rv_given main_process_port "$@" || added+=(--main_process_port "$MASTER_PORT")
+    rv_accelerate_kind "$@" || added+=(--multi_gpu)
     rv_given deepspeed_multinode_launcher "$@" || added+=(--deepspeed_multinode_launcher standard)
     rv_really accelerate launch "${added[@]}" "$@"
 }

@@ -164,8 +164,8 @@ def test_launchers_are_started_once_a_node_and_told_the_rest(laptop: Laptop, app
         assert torchrun == f"torchrun A=1 {where} --nproc_per_node=2 t.py"
         assert accelerate == (
             f"accelerate A=2 {where} launch --num_machines 2 --num_processes 4 --machine_rank "
-            f"{node} --main_process_ip udc-an28-1 --deepspeed_multinode_launcher standard "
-            "--main-process-port=5 t.py"
+            f"{node} --main_process_ip udc-an28-1 --multi_gpu --deepspeed_multinode_launcher "
+            "standard --main-process-port=5 t.py"
         )
         port = r"1\d{4}|2\d{4}"
         assert re.fullmatch(

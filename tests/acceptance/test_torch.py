@@ -97,5 +97,5 @@ def test_accelerate_in_a_line_of_shell_reduces_over_two_nodes(app: tuple[Laptop,
     """It is told of the nodes by the options that come in front of the user's."""
     if "accelerate" not in (app[1] / "requirements.txt").read_text():
         pytest.skip("pip's configured sources have no accelerate")
-    line = "cd x && A=1 accelerate launch --multi_gpu --num_processes 4 reduce.py"
+    line = "cd x && A=1 accelerate launch --num_processes 4 reduce.py --num_processes 1"
     assert printed(app, line) == SUMS

@@ -132,6 +132,33 @@ def test_one_program_a_node_has_no_rank_of_its_own(place: Path) -> None:
     assert log(place, "node1.out") == ["none 2 1 n1"]
 
 
+def test_accelerate_is_told_what_its_own_options_do_not_say(place: Path) -> None:
+    """What stands behind the script is the script's; a kind is added where nothing names one."""
+    (place / "bin/accelerate").write_text('#!/bin/sh\necho "$*"\n')
+    (place / "bin/accelerate").chmod(0o755)
+    told = "--num_machines 2 --num_processes 8 --machine_rank 1 --main_process_ip n1"
+    more = "--main_process_port 10041"
+    last = "--deepspeed_multinode_launcher standard"
+    for words, expected in (
+        ("t.py --num_processes 3 --cpu", f"{told} {more} --multi_gpu {last}"),
+        ("--dynamo_backend no -m t --num-machines 9", f"{told} {more} --multi_gpu {last}"),
+        ("--use_fsdp t.py", f"{told} {more} {last}"),
+        ("--config-file acc.yaml t.py", f"{told} {more} {last}"),
+        ("--main-process-port=7 --multi-gpu t.py", f"{told} {last}"),
+    ):
+        job(place, "rv_nodes 2 4 9", f"rv_launch node accelerate launch {words}")
+        shown = place / "rv/logs/odd name-41.node1.out"
+        assert shown.read_text() == f"launch {expected} {words}\n"
+        shown.unlink()
+    (place / ".cache/huggingface/accelerate").mkdir(parents=True)
+    answers = place / ".cache/huggingface/accelerate/default_config.yaml"
+    for kind, added in (("FSDP", False), ("'NO'", True), ("MULTI_CPU", True), ("MULTI_GPU", False)):
+        answers.write_text(f"distributed_type: {kind}\n")
+        job(place, "rv_nodes 2 4 9", "rv_launch node accelerate launch t.py")
+        assert ("--multi_gpu" in shown.read_text()) is added
+        shown.unlink()
+
+
 def test_deepspeed_on_one_node_is_told_the_jobs_port_and_nothing_else(place: Path) -> None:
     """By itself and in a line with a PATH of its own; a port that the user gave is left alone."""
     (place / "own").mkdir()

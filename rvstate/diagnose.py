@@ -77,7 +77,8 @@ _KNOWN: tuple[tuple[str, str, str], ...] = (
 _MISSING = re.compile(r"ModuleNotFoundError: No module named '([^']+)'")
 # A Python that no environment is made from, as tracebacks name its library.
 _OTHER = re.compile(
-    r'File "(/usr[^"\n]*/lib(?:64)?/python(?:2\.\d|3\.[0-7])|/[^"\n]*/\.local/lib/python[\d.]+)/'
+    r"rvstate: (/\S+) is another Python than the environment's"
+    r'|File "(/usr[^"\n]*/lib(?:64)?/python(?:2\.\d|3\.[0-7])|/[^"\n]*/\.local/lib/python[\d.]+)/'
 )
 
 
@@ -101,7 +102,7 @@ def diagnose(text: str) -> tuple[Diagnosis, ...]:
 def _missing(name: str, text: str) -> Diagnosis:
     other = _OTHER.search(text)
     if (other is not None and "/.rv/envs/" not in text) or name == "dataclasses":
-        which = other[1] if other else "one older than 3.7"
+        which = (other[1] or other[2]) if other else "one older than 3.7"
         return Diagnosis(
             f"{name} was looked for by another Python than the environment's ({which}).",
             "Start `python`, not a path of an interpreter, load no module of Python inside the "

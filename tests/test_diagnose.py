@@ -18,6 +18,11 @@ OTHER = '  File "/usr/lib64/python3.6/runpy.py", line 193, in _run_module_as_mai
         (f"{OTHER}ModuleNotFoundError: No module named 'torch'", "another Python"),
         (f"{MINE}{OTHER}ModuleNotFoundError: No module named 'torch'", "no module torch"),
         ("ModuleNotFoundError: No module named 'dataclasses'", "another Python"),
+        (
+            "rvstate: /usr/bin/python3 is another Python than the environment's\n"
+            "ModuleNotFoundError: No module named 'torch'",
+            "torch was looked for by another Python than the environment's (/usr/bin/python3)",
+        ),
         ("SyntaxError: f-string expression part cannot include a backslash", "too old for it"),
         (
             "ImportError: /lib64/libstdc++.so.6: version `GLIBCXX_3.4.29' not found (required by",

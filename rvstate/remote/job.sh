@@ -428,6 +428,13 @@ rv_become() {
         # a PATH of the user's own hides everything but the environment
         if [ "$PATH" != "$path" ] && [ -x "$prefix/bin/python" ]; then PATH=$prefix/bin:$PATH; fi
     fi
+    case $1 in
+        "$prefix"/bin/*) ;;
+        /*/python | /*/python[0-9]*)
+            # its errors look like those of an environment that lacks something
+            if [ -n "$prefix" ]; then printf "rvstate: %s is another Python than the environment's\n" "$1" >&2; fi
+            ;;
+    esac
     if [ -n "$rv_container" ]; then
         set -- apptainer exec --nv --bind "$rv_scratch" --pwd "$PWD" "$rv_container" "$@"
     fi

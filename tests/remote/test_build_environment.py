@@ -2,6 +2,7 @@ import shutil
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -161,6 +162,46 @@ def test_killed_at_any_command_the_next_build_mends_it(tmp_path: Path) -> None:
         assert place.link.resolve() == place.generation("d1"), number
         shutil.rmtree(place.root)
     assert number > 25
+
+
+CONDA = """#!/bin/sh
+# conda, as far as its documentation says what `env create` makes
+echo "$CONDA_ALWAYS_YES $MAMBA_ALWAYS_YES $*" >>"${0%/*}/calls"
+[ ! -e "${0%/*}/refuse" ] || { echo "PackagesNotFoundError: nosuch" >&2; exit 1; }
+while [ "$1" != --prefix ]; do shift; done
+mkdir -p "$2/bin" "$2/conda-meta" && touch "$2/conda-meta/history" && cp "$4" "$2/declared"
+printf '#!/bin/sh\\n[ "$1" != --version ] || echo Python 3.99\\n' >"$2/bin/python"
+chmod 755 "$2/bin/python"
+"""
+
+
+@pytest.mark.parametrize("name", ["conda", "mamba", "micromamba"])
+def test_conda_makes_an_environment_without_asking(place: Place, name: str) -> None:
+    """From environment.yml into the generation's prefix; a failure has its own words."""
+    conda = place.root / "home/bin"
+    runkit.write(conda, {name: CONDA}, executable=True)
+    runkit.write(place.root / "home", {".bash_profile": f"PATH={conda}:/usr/bin:/bin\n"})
+    runkit.write(place.root / "work/code", {"environment.yml": "dependencies: [nosuch]\n"})
+    script = place.script()
+    recipe = "digest d1\nkind conda\nsource environment.yml\nimports named\n"
+    script = replace(
+        script,
+        payload=archive.bundle(
+            {"recipe": recipe, "check.py": ""}, {"inputs": ("./environment.yml",)}
+        ),
+    )
+    (conda / "refuse").touch()
+    ran = run(script, env={"HOME": str(place.root / "home")})
+    assert (ran.status, "PackagesNotFoundError: nosuch" in ran.errors) == (1, True)
+    assert not place.generation("d1").exists()
+    (conda / "refuse").unlink()
+    ran = run(script, env={"HOME": str(place.root / "home")})
+    assert ran.lines[-1] == f"built {place.generation('d1')}", ran.errors
+    verb = "create" if name == "micromamba" else "env create"
+    last = (conda / "calls").read_text().splitlines()[-1]
+    assert last.startswith(f"true true {verb} --prefix {place.generation('d1')} --file ")
+    assert (place.generation("d1") / "declared").read_text() == "dependencies: [nosuch]\n"
+    assert place.link.resolve() == place.generation("d1")
 
 
 def test_two_at_once_build_once(place: Place) -> None:

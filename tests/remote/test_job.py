@@ -215,6 +215,19 @@ def test_nothing_hides_the_environment(place: Path, kind: str) -> None:
     assert done.stdout.split() == ["ours"], done.stderr
 
 
+def test_another_python_is_said_in_the_log(place: Path) -> None:
+    """Its errors would look like those of an environment that lacks something."""
+    for name in ("env", "other"):
+        runkit.write(place, {f"{name}/bin/python3": "#!/bin/sh\n"}, executable=True)
+    (place / "env/bin/python").symlink_to("python3")
+    step = f"rv_environment {place}/env"
+    done = job(place, f"{place}/other/bin/python3 x.py", step)
+    assert f"{place}/other/bin/python3 is another Python" in done.stderr
+    assert job(place, f"{place}/env/bin/python3 x.py", step).stderr == ""
+    assert job(place, "python3 x.py", step).stderr == ""
+    assert job(place, f"{place}/other/bin/python3 x.py").stderr == ""
+
+
 def test_an_environment_that_the_first_job_cannot_build_is_named(place: Path) -> None:
     """All of it, or the packages that were left; the program is not started."""
     (place / "lib/lib.sh").write_text("")

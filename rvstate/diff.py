@@ -130,8 +130,12 @@ def _change(resource: Resource, observed: ObservedState) -> Change:
             return original(resource, observed)
         case Environment():
             return environment(resource, observed)
+        case Schedule(how="first-command") if (
+            observed.schedules[1].get("record", "").startswith("first-command ")
+        ):
+            return same(resource, "in the background of the first command of a day")
         case Schedule():
-            # few accounts have one
+            # few accounts have one of these
             from rvstate import schedule
 
             return schedule.change(resource, observed)

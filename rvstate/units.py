@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import plistlib
 import re
 from collections.abc import Mapping, Sequence
 
@@ -63,6 +62,8 @@ def agent(
         variables: Its environment, over launchd's own.
         log: A file that its output is added to.
     """
+    import plistlib  # macOS only, and slow to load
+
     hour, _, minute = time.partition(":")
     return plistlib.dumps(
         {

@@ -55,6 +55,10 @@ class Rv:
     def start(self, *args: str, env: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
         """Start a command; nobody answers its questions."""
         clean = {k: v for k, v in os.environ.items() if not k.startswith("RVSTATE_")}
+        config = self.state / "config.toml"
+        # nothing in the background but in tests of just that
+        if not config.exists() or "schedule" not in config.read_text():
+            clean["RVSTATE_SCRATCH_KEEPALIVE_SCHEDULE"] = "none"
         settings = {"RVSTATE_HOME": str(self.state), "PATH": self.path, **self.env, **(env or {})}
         return subprocess.Popen(
             [*RVSTATE, *args],

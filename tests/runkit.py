@@ -187,6 +187,8 @@ class Laptop:
             (self.home / "config.toml").write_text(config)
         self.env = {k: v for k, v in os.environ.items() if not k.startswith("RVSTATE_")}
         self.env |= {"RVSTATE_HOME": str(self.home), "GIT_CONFIG_GLOBAL": "/dev/null"}
+        # nothing in the background
+        self.env["RVSTATE_SCRATCH_KEEPALIVE_SCHEDULE"] = "none"
 
     def start(self, *words: str, cwd: Path | None = None) -> subprocess.Popen[str]:
         """Start one rvstate command without a terminal."""

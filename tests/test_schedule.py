@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -11,8 +12,8 @@ from rvstate.model.layout import Account
 from rvstate.model.observed import ObservedState
 from rvstate.model.plan import Action, Change
 from rvstate.model.resources import DesiredState, Schedule
-from rvstate.model.settings import SCHEDULES
-from rvstate.model.site import Scheduling, Site
+from rvstate.model.settings import SCHEDULES, ScratchKeepalive
+from rvstate.model.site import Purge, Scheduling, Site
 from rvstate.paths import RemotePath
 from rvstate.schedule import HERE, Plain
 from rvstate.script import Script
@@ -192,6 +193,35 @@ def test_automatic_takes_the_first_that_may_and_can() -> None:
     assert tuple(taken) == SCHEDULES
     unknown = schedule.options(Site("s", "S"), alone=True)
     assert schedule.choose("auto", unknown) == ("first-command", "")
+
+
+@pytest.mark.parametrize(
+    ("wanted", "purge", "how"),
+    [
+        ({}, {}, "first-command"),
+        ({"schedule": "none"}, {}, ""),
+        ({"schedule": "auto"}, {}, "auto"),
+        ({"enabled": False}, {}, ""),
+        ({"mode": "heal"}, {}, ""),
+        ({"mode": "heal", "schedule": "scrontab"}, {}, "scrontab"),
+        ({}, {"mode": "heal"}, ""),
+        ({}, {"touch_policy": "forbidden"}, ""),
+        ({"permission": "ticket 1"}, {"touch_policy": "forbidden"}, "first-command"),
+        ({}, {"touch_policy": "ineffective"}, ""),
+        ({}, {"days": None}, ""),
+        ({}, {"clock": "data"}, ""),
+    ],
+)
+def test_the_usual_schedule(wanted: dict[str, Any], purge: dict[str, Any], how: str) -> None:
+    """Where files are touched and may be, the first command of a day does it; nowhere else."""
+    usual = Purge(90, "atime", "silent", mode="touch")
+    assert ScratchKeepalive(**wanted).scheduled(replace(usual, **purge)) == how
+
+
+def test_the_usual_one_needs_no_look() -> None:
+    """Put in place it is as declared, by its record alone."""
+    usual = Schedule("first-command", here=True)
+    assert change(usual, {"record": "first-command laptop -"}).action is Action.NO_OP
 
 
 def test_one_that_is_named_is_taken_or_refused() -> None:

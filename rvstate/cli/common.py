@@ -11,6 +11,7 @@ import click
 
 from rvstate.config import cluster_names
 from rvstate.errors import ConfigError, RefusedError
+from rvstate.workflows import behind
 from rvstate.workflows.session import Session, open_session
 
 _F = TypeVar("_F", bound=Callable[..., Any])
@@ -38,23 +39,10 @@ def session(cluster: str | None, site: str | None, host: str | None, **more: Any
     """The account that the options name."""
     options = {"connection": {"site": site, "host": host}, **more.pop("options", {})}
     found = open_session(options, cluster=cluster, interactive=may_ask(), **more)
-    if found.config.settings.scratch_keepalive.schedule in ("auto", "first-command"):
-        _keep_alive_behind(found)
+    context = click.get_current_context(silent=True)
+    if context is not None and context.command_path.split()[1:2] != ["keepalive"]:
+        context.call_on_close(lambda: behind.begin(found))
     return found
-
-
-def _keep_alive_behind(account: Session) -> None:
-    """Have the first command of a day begin keepalive at its end, in the background."""
-    context = click.get_current_context()
-    if context.command_path.split()[1:2] == ["keepalive"]:
-        return
-
-    def begin() -> None:
-        from rvstate.workflows import schedule
-
-        schedule.start_first(account)
-
-    context.call_on_close(begin)
 
 
 def project_root(here: Path) -> Path | None:

@@ -69,8 +69,8 @@ def check_project(layer: Layer) -> None:
 
 def _check_schedule(settings: Settings, layer: Layer) -> None:
     found = settings.scratch_keepalive
-    if found.schedule not in (None, "auto", *SCHEDULES):
-        wanted = f"one of auto, {', '.join(SCHEDULES)}"
+    if found.schedule not in (None, "auto", "none", *SCHEDULES):
+        wanted = f"one of auto, none, {', '.join(SCHEDULES)}"
         raise _bad("scratch_keepalive.schedule", layer, wanted, "Mend it, or leave it out.")
     if found.time is not None and not re.fullmatch(r"(?:[01][0-9]|2[0-3]):[0-5][0-9]", found.time):
         raise _bad("scratch_keepalive.time", layer, "a time of the day", "For example 04:17.")

@@ -6,7 +6,10 @@ Tables and keys are the documented ones of `~/.rv/config.toml` (docs/configurati
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from rvstate.model.site import Purge
 
 DEFAULT_CACHES = ("huggingface", "uv", "pip", "wandb", "triton", "torch")
 # How `notify serve` talks to its mail server: STARTTLS, TLS from the first byte, or neither.
@@ -103,7 +106,8 @@ class Receiver:
 class ScratchKeepalive:
     """What to do about the purge of scratch.
 
-    `schedule` is `auto` or one of SCHEDULES, `time` is `HH:MM` by the clock of what keeps it.
+    `schedule` is `auto`, `none` or one of SCHEDULES, `time` is `HH:MM` by the clock of what keeps
+    it.
     """
 
     enabled: bool = True
@@ -111,6 +115,22 @@ class ScratchKeepalive:
     schedule: str | None = None
     time: str | None = None
     permission: str | None = None
+
+    def scheduled(self, purge: Purge) -> str:
+        """What is to run it: `auto` or one of SCHEDULES; empty for nothing.
+
+        Where it touches files and may, the first command of a day does it unless something else
+        is said.
+
+        Args:
+            purge: The site's clock, limit and policy.
+        """
+        if self.schedule is not None:
+            return "" if self.schedule == "none" else self.schedule
+        touches = self.enabled and (self.mode or purge.mode) == "touch"
+        may = purge.touch_policy in ("silent", "allowed") or bool(self.permission)
+        known = purge.days is not None and purge.clock not in ("unknown", "none", "data")
+        return "first-command" if touches and may and known else ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ def show(found: Choice) -> None:
         click.echo(f"Nothing is to run: {found.idle.rstrip('.')}.")
     elif not found.wanted:
         click.echo(
-            f'Nothing is declared: schedule = "auto" in [scratch_keepalive] would take '
+            'Nothing is to run it: schedule = "auto" in [scratch_keepalive] would take '
             f"{found.taken}."
         )
     else:

@@ -66,7 +66,12 @@ class Look:
         observed.entries.update(_local_entry(self.watched))
         path = Layout(observed.account).schedule
         schedules: tuple[Schedule, ...] = (Schedule(path=path),)
-        if self.intent is not None:
+        record = self.session.state.schedule(self.session.label)
+        if self.intent is None and record:
+            # as declared (see `_intent`): counted, and no more
+            observed.schedules[1]["record"] = record
+            schedules += (Schedule(record.split()[0], here=True),)
+        elif self.intent is not None:
             observed.schedules[1].update(self.intent.said)
             schedules = self.intent.resources(path, observed)
         wanted = _wanted(
@@ -113,9 +118,12 @@ def prepare(
 def _intent(session: Session, kinds: frozenset[str] | None) -> Intent | None:
     if kinds is not None and Schedule.kind not in kinds:
         return None
-    # most accounts have no schedule, and pay for none
-    declared = session.config.settings.scratch_keepalive.schedule
-    if not declared and not session.state.schedule(session.label):
+    config = session.config
+    declared = config.settings.scratch_keepalive.scheduled(config.site.purge)
+    record = session.state.schedule(session.label)
+    # nothing, or the usual one and in place: most accounts, which are not to wait for more modules
+    usual = replace(config.settings.scratch_keepalive, schedule=None).scheduled(config.site.purge)
+    if declared in ("", usual) and record.split(" ")[0] == declared:
         return None
     from rvstate.workflows import schedule
 

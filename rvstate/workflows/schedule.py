@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 import platform
 import sys
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
 from rvstate import config as config_door
 from rvstate import diff, keepalive, probe, schedule, steps, timers
-from rvstate.errors import EXIT_NOT_AUTHENTICATED, ConfigError, RvstateError
+from rvstate.errors import ConfigError, RvstateError
 from rvstate.model.layout import SYMBOLIC, Layout
 from rvstate.model.observed import ObservedState
 from rvstate.model.plan import Action, Change, Plan
@@ -23,8 +22,6 @@ from rvstate.workflows import keepalive as runs
 from rvstate.workflows import verify
 from rvstate.workflows.session import Session
 
-# How long a run that was begun is left alone, in seconds.
-_MOMENT = 600
 _USUAL_HOME = Path("~/.rv").expanduser().absolute()
 
 
@@ -66,7 +63,8 @@ class Intent:
 
 def wanted(session: Session) -> str:
     """The kind that the settings name, or `auto`; empty where there is nothing to run."""
-    return "" if idle(session) else session.config.settings.scratch_keepalive.schedule or ""
+    config = session.config
+    return "" if idle(session) else config.settings.scratch_keepalive.scheduled(config.site.purge)
 
 
 def idle(session: Session) -> str:
@@ -221,27 +219,6 @@ def choices(session: Session) -> Choice:
     )
 
 
-def start_first(session: Session) -> bool:
-    """Begin the first run of a day from this machine, where that is what is there.
-
-    Returns:
-        Whether it was begun; nobody waits for it.
-    """
-    record = session.state.schedule(session.label)
-    # a command that reached nobody says nothing about whether a run would
-    if not record.startswith("first-command ") or not session.transport.commands:
-        return False
-    now, place = time.time(), log(session)
-    kept = session.state.attempt(session.label)
-    if kept is not None and kept[1] != EXIT_NOT_AUTHENTICATED and _day(kept[0]) == _day(now):
-        return False
-    # one that was begun a moment ago has not said yet how it went
-    if place.exists() and now - place.stat().st_mtime < _MOMENT:
-        return False
-    timers.detach(list(command(session)), place)
-    return True
-
-
 def stop_chain(session: Session) -> tuple[str, ...]:
     """End the chain of jobs, and leave its schedule declared.
 
@@ -270,11 +247,6 @@ def stop_chain(session: Session) -> tuple[str, ...]:
     if result.error:
         raise RvstateError(f"The chain was not ended: {result.error}.", "Try again.")
     return schedule.waiting(said)
-
-
-def _day(seconds: float) -> tuple[int, int]:
-    found = time.localtime(seconds)
-    return found.tm_year, found.tm_yday
 
 
 def apply(session: Session, change: Change) -> None:

@@ -115,10 +115,15 @@ def choices(request: Request, settings: Settings, site: Site) -> Choices:
         _check_memory(request, settings, site)
         return Choices((Choice("", asked),))
     least = memory.parse(request.gpu_mem) if request.gpu_mem else 0
+    # a partition that the site's data do not know is believed, as for a named type
+    known = {p for _, gpu in names for p in gpu.partition.split(",")}
+    within = known & set((request.partition or "").split(","))
     found: list[Choice] = []
     left_out: list[tuple[str, str]] = []
     for name, gpu in names:
-        why = _unfit(request, gpu, least)
+        why = _unfit(gpu, least)
+        if not why and within and not within & set(gpu.partition.split(",")):
+            why = f"it is in {gpu.partition}"
         if not why:
             try:
                 asked = options(replace(request, gpu_type=name), settings, site)
@@ -182,7 +187,7 @@ def _check_memory(request: Request, settings: Settings, site: Site) -> None:
     known = site.gpu(name)
     why = "nobody wrote down how much memory it has"
     if known is not None:
-        why = _unfit(replace(request, partition=None), known[1], memory.parse(request.gpu_mem))
+        why = _unfit(known[1], memory.parse(request.gpu_mem))
     if why:
         raise RefusedError(
             f"{name or 'A GPU of this site'} is not known to have {request.gpu_mem}: {why}.",
@@ -190,15 +195,12 @@ def _check_memory(request: Request, settings: Settings, site: Site) -> None:
         )
 
 
-def _unfit(request: Request, gpu: Gpu, least: int) -> str:
-    """Why a type does not serve, by the site's data; empty if it does."""
+def _unfit(gpu: Gpu, least: int) -> str:
+    """Why a type has too little memory, in MiB, by the site's data; empty if it has enough."""
     if least and gpu.memory is None:
         return "nobody wrote down how much memory it has"
     if gpu.memory is not None and gpu.memory * _MIB < least:
         return f"it has {gpu.memory:g} GiB"
-    wanted = set((request.partition or gpu.partition).split(","))
-    if not wanted & set(gpu.partition.split(",")):
-        return f"it is in {gpu.partition}"
     return ""
 
 

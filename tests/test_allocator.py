@@ -35,6 +35,15 @@ def test_every_whole_gpu_that_is_enough_may_serve() -> None:
     assert kinds(Request(gpu_mem="80G")) == ["a100_80", "h200"]
 
 
+def test_the_walltime_is_what_was_asked_for() -> None:
+    """No choice is sooner because it is shorter, and Slurm may not make it so."""
+    for wanted in (Request(gpus=1, time="9h"), Request(gpus=1, gpu_mem="40G")):
+        for found in allocator.choices(wanted, PLAIN, UVA).found:
+            assert found.options.time == (9 * 3600 if wanted.time else 7200)
+            assert found.options.raw == ()
+            assert not any("time" in word for word in found.words)
+
+
 def test_what_does_not_fit_says_why() -> None:
     """Memory, count, time and partition are checked before the scheduler is asked."""
     left = dict(allocator.choices(Request(gpus=3, gpu_mem="32G"), PLAIN, UVA).left_out)
@@ -42,6 +51,10 @@ def test_what_does_not_fit_says_why() -> None:
     left = dict(allocator.choices(Request(gpus=5), PLAIN, UVA).left_out)
     assert set(left) == {"rtx3090", "v100", "h200"}
     assert kinds(Request(gpus=1, partition="gpu-a40,gpu-a6000")) == ["a6000", "a40"]
+    # one that nobody described is believed, for the data may be older than the site
+    everywhere = allocator.choices(Request(gpus=1, partition="gpu-new"), PLAIN, UVA).found
+    assert {c.options.partition for c in everywhere} == {"gpu-new"}
+    assert len({c.options.gpus for c in everywhere}) == 7
     with pytest.raises(RefusedError, match="a100_80: it has 80 GiB"):
         allocator.choices(Request(gpus=1, gpu_mem="200G"), PLAIN, UVA)
 

@@ -16,7 +16,7 @@ from rvstate.cli.common import (
     session,
 )
 from rvstate.cli.run import order_of, resource_options, show_notices
-from rvstate.errors import EXIT_INTERRUPTED, ConfigError, RvstateError
+from rvstate.errors import EXIT_INTERRUPTED, ConfigError, RvstateError, SubmitError
 from rvstate.holding import Held
 from rvstate.views import runs as runs_view
 from rvstate.views import up as view
@@ -84,7 +84,13 @@ def up(
 
 def _cancelled(account: Session, prepared: Prepared) -> int:
     click.echo("rvstate: cancelling…", err=True)
-    jobs = workflow.cancel(account, prepared)
+    try:
+        jobs = workflow.cancel(account, prepared)
+    except KeyboardInterrupt:
+        raise SubmitError(
+            f"Whether run {prepared.run_id} is cancelled is not known.",
+            "See `rvstate ps`, and end it with `rvstate stop`.",
+        ) from None
     view.show_cancelled(jobs)
     return EXIT_INTERRUPTED
 

@@ -38,6 +38,11 @@ main() {
         printf 'none\n'
         return 0
     fi
-    printf '%s\n' "$job" | rv_store "$run/job" 600
-    printf 'found %s\n' "$job"
+    if [ -f "$run/choices" ]; then
+        # the one that has begun meanwhile has written that it is the run
+        printf '%s\n' "$job" | rv_store "$run/copies" 600 && ln "$run/copies" "$run/job" 2>/dev/null
+    else
+        printf '%s\n' "$job" | rv_store "$run/job" 600
+    fi
+    printf 'found %s\n' "$(cat "$run/job")"
 }

@@ -121,8 +121,8 @@ def _look(
     # the job first: who holds has claimed the run
     questions = {"hold": join(("cat", run / "claim", run / "hold" / "state")) + " 2>/dev/null"}
     local = session.config.site.scheduler == "process"
+    wanted = tuple(submitted.job.split(","))
     if due and not local:
-        wanted = tuple(submitted.job.split(","))
         questions["job"] = join(squeue.command(jobs=wanted, finished=True))
         questions["place"] = _place(submitted.prepared.spec.options.partition, wanted[0])
     answers = ask(session, questions)
@@ -137,7 +137,7 @@ def _look(
     if said.text is None and "Invalid job id" not in said.errors:
         return owner, None, Waiting(JobState.PENDING, "Slurm does not answer.")
     rows = squeue.parse(said.text or "")
-    return owner, None, _waiting(rows, answers["place"].text or "")
+    return owner, None, _waiting(rows, wanted[0], answers["place"].text or "")
 
 
 def _place(partition: str, job: str) -> str:
@@ -148,11 +148,16 @@ def _place(partition: str, job: str) -> str:
     return f"{join((*squeue.COMMAND[:-2], *words, *where))} | {count}"
 
 
-def _waiting(rows: tuple[JobRow, ...], place: str) -> Waiting:
-    """What the queue says; of several jobs of the one that has come farthest."""
+def _waiting(rows: tuple[JobRow, ...], first: str, place: str) -> Waiting:
+    """What the queue says; of several jobs of the one that has come farthest, else of the first."""
     if not rows:
         return Waiting(JobState.UNKNOWN)
-    row = min(rows, key=lambda x: 2 if x.state in FINISHED else x.state is JobState.PENDING)
+
+    def key(row: JobRow) -> tuple[int, bool]:
+        waits = 1 if row.state is JobState.PENDING else 0
+        return 2 if row.state in FINISHED else waits, str(row.job) != first
+
+    row = min(rows, key=key)
     numbers = [int(word) for word in place.split() if word.isdigit()]
     at, count = numbers if len(numbers) == 2 else (0, 0)
     waits = row.state is JobState.PENDING
@@ -160,7 +165,7 @@ def _waiting(rows: tuple[JobRow, ...], place: str) -> Waiting:
         row.state,
         squeue.reason_in_words(row.reason) if waits and row.reason else "",
         row.partition,
-        at if waits else 0,
+        at if waits and str(row.job) == first else 0,
         count,
         row.start if waits else None,
     )

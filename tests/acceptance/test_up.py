@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import pty
-import select
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,56 +11,11 @@ from typing import Any
 
 import pytest
 
-from tests.runkit import Laptop, repository
+from tests.runkit import Laptop, Terminal, repository
 
 pytestmark = pytest.mark.cluster
 
 SECRET = "hunter2 'q' $HOME"
-
-
-class Terminal:
-    """`rvstate up` in a terminal of its own."""
-
-    def __init__(self, laptop: Laptop, cwd: Path, *words: str) -> None:
-        self.seen = b""
-        self.pid, self.master = pty.fork()
-        if self.pid == 0:
-            os.chdir(cwd)
-            os.execve(sys.executable, [sys.executable, "-m", "rvstate", "up", *words], laptop.env)
-
-    def read(self, seconds: float) -> bool:
-        """Take what comes; False at the end."""
-        if not select.select([self.master], [], [], seconds)[0]:
-            return True
-        try:
-            self.seen += os.read(self.master, 4096)
-        except OSError:
-            return False
-        return True
-
-    def expect(self, what: str, typed: str = "") -> str:
-        """Wait for a text and type an answer; what came before it is given back, and forgotten."""
-        end = time.monotonic() + 90
-        while what.encode() not in self.seen:
-            assert self.read(1), self.seen
-            assert time.monotonic() < end, self.seen
-        before, _, self.seen = self.seen.partition(what.encode())
-        os.write(self.master, typed.encode())
-        return before.decode()
-
-    def end(self) -> tuple[int, str]:
-        """Its exit code and the last that it said."""
-        end = time.monotonic() + 60
-        while self.read(1):
-            assert time.monotonic() < end, self.seen
-        os.close(self.master)
-        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1]), self.seen.decode()
-
-    def die(self) -> None:
-        """The laptop goes away."""
-        os.kill(self.pid, 9)
-        os.close(self.master)
-        os.waitpid(self.pid, 0)
 
 
 @pytest.fixture(scope="module")

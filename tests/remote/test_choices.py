@@ -109,6 +109,20 @@ def test_nothing_is_submitted_where_it_takes_none(place: Path) -> None:
     assert submit(place).lines == ["submitted 41,42,43"]
 
 
+def test_a_laptop_that_heard_nothing_finds_all_of_them(place: Path) -> None:
+    """What the scheduler knows by the run's token, where the records were not written yet."""
+    assert submit(place).status == 0
+    folder = place / "runs" / RUN
+    for name in ("job", "copies"):
+        (folder / name).unlink()
+    asked = join(("cat", str(place / "queue")))
+    words = (str(place / "w/lock"), "5", str(folder), asked, asked)
+    assert run(Script("find_job", words)).lines == ["found 41,42,43"]
+    assert run(Script("find_job", words)).lines == ["found 41,42,43"]
+    # whoever starts now finds the others there, to end them
+    assert kept(place, "copies") == "41,42,43"
+
+
 def test_killed_anywhere_no_choice_is_submitted_twice(place: Path) -> None:
     """What an earlier attempt submitted is found, all of it, and nothing is added to it."""
     folder = place / "runs" / RUN

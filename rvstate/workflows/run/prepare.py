@@ -163,7 +163,8 @@ def prepare(
         package=package_files(package, git.version(project)) if package else (),
         order=order,
         notices=(
-            *launch.notices,
+            # a shell is no program whose ranks anybody counts
+            *(() if order.held else launch.notices),
             *notification.notices(settings, site),
             *_notices(order, project, scan, change),
             *chosen.notices,

@@ -28,6 +28,9 @@ port, folder, fails = int(sys.argv[1]), sys.argv[2], sys.argv[3]
 with open(folder + "/starts", "a") as file:
     file.write(f"{os.getpid()}\\n")
 starts = len(open(folder + "/starts").read().split())
+if fails == "login" and starts > 1 and not os.path.exists(folder + "/login"):
+    print("me@there: Permission denied (keyboard-interactive).", file=sys.stderr)
+    sys.exit("Connection closed by UNKNOWN port 65535")
 if fails == "at once" or (fails == "later" and starts > 1):
     sys.exit("rvstate: job 7 has ended; nothing can be reached in it\\nConnection closed")
 s = socket.socket(); s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -63,7 +66,9 @@ def begin(folder: Path, port: int, fails: str = "never") -> Tunnel:
     new = Tunnel(port, 8888, "n1", "7", "train", "me@there")
     argv = (sys.executable, "-c", FAKE, str(port), str(folder.parent), fails)
     after = (sys.executable, "-c", f"open({str(folder.parent / 'after')!r}, 'w')")
-    return tunnel.start(folder, new, argv, (f"test-{os.getpid()}-{port}", 2, "there"), after)
+    slot = (f"test-{os.getpid()}-{port}", 2, "there")
+    check = ("test", "-e", str(folder.parent / "login"))
+    return tunnel.start(folder, new, argv, slot, after, check)
 
 
 def starts(folder: Path) -> list[int]:
@@ -104,6 +109,18 @@ def test_it_connects_again(folder: Path, port: int) -> None:
     (folder.parent / "cut").touch()
     until(lambda: len(starts(folder)) == 2)
     until(lambda: [t.state for t in tunnel.tunnels(folder)] == ["up"])
+
+
+def test_a_login_is_waited_for_and_not_tried_again(folder: Path, port: int) -> None:
+    """Attempts that fail by the clock could lock the account; this machine knows of the login."""
+    begin(folder, port, "login")
+    (folder.parent / "cut").touch()
+    until(lambda: "rvstate login" in "".join(t.reason for t in tunnel.tunnels(folder)))
+    time.sleep(2.5)
+    assert len(starts(folder)) == 2
+    (folder.parent / "login").touch()
+    until(lambda: [t.state for t in tunnel.tunnels(folder)] == ["up"])
+    assert len(starts(folder)) == 3
 
 
 def test_it_ends_with_its_job(folder: Path, port: int) -> None:

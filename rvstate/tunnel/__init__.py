@@ -122,6 +122,7 @@ def start(
     argv: tuple[str, ...],
     slot: tuple[str, int, str],
     after: tuple[str, ...] = (),
+    check: tuple[str, ...] = (),
 ) -> Tunnel:
     """Start a tunnel's process and wait until it stands; a Ctrl-C meanwhile leaves nothing.
 
@@ -131,6 +132,8 @@ def start(
         argv: The ssh command that forwards the port, and ends when it cannot.
         slot: Which place on the shared connection it holds, as `take_slot` takes it.
         after: A command that is run when the tunnel is stopped: it ends what is behind it.
+        check: A command that succeeds, without asking the cluster, once the shared connection is
+            there again: a login that needs a person is not tried by the clock.
 
     Raises:
         RefusedError: The port is taken; the remedy has the next free one.
@@ -145,6 +148,7 @@ def start(
             "argv": list(argv),
             "slot": list(slot),
             "after": list(after),
+            "check": list(check),
             "process": None,
             "child": None,
         }

@@ -27,6 +27,9 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 60.0  # seconds between two attempts
 _LASTING = 30.0  # seconds after which a tunnel that stood counts as one that works
 # What remote/into.sh says before it gives up for good.
 _ENDED = "has ended; nothing can be reached in it"
+# What ssh says where a login needs a person (sshd's own words, and ours of the host key).
+_DENIED = re.compile(r"Permission denied|Too many authentication failures|Host key verification")
+_LOGIN = "it needs `rvstate login`"
 # What ssh says when its way ended; why that was, the way's own ssh has said before.
 _EMPTY = re.compile(r"kex_exchange_identification:|banner exchange:|Connection \w+ by UNKNOWN port")
 
@@ -82,12 +85,24 @@ class Keeper:
                 lasted, said = self._once()
             if self._stopped or not self._stood or _ENDED in said:
                 return said
+            if _DENIED.search(said) and self._record["check"]:
+                self._await_login()
+                continue
             if lasted >= _LASTING:
                 pause = _FIRST_PAUSE
             self._say("waiting", said)
             self._sleep(pause)
             pause = min(pause * 2, _LONGEST_PAUSE)
         return "it was stopped"
+
+    def _await_login(self) -> None:
+        """Wait until the shared connection is there again; logins that fail may lock an account."""
+        self._say("waiting", _LOGIN)
+        check = self._record["check"]
+        while not self._stopped:
+            self._sleep(_FIRST_PAUSE)
+            if subprocess.run(check, check=False, capture_output=True).returncode == 0:
+                return
 
     def _once(self) -> tuple[float, str]:
         """Run ssh until it ends: for how many seconds the tunnel stood, and why it ended."""

@@ -154,8 +154,11 @@ def door(session: Session, place: Place) -> Door:
     way = (
         shlex.join(session.transport.guest(there)) if isinstance(session.transport, Ssh) else there
     )
+    nodes = place.run.nodes
+    # blocks for two nodes of a job may stand in one file
+    which = f"-{nodes.index(place.node)}" if place.node in nodes[1:] else ""
     return Door(
-        f"rv-{place.run.job}",
+        f"rv-{place.run.job}{which}",
         (
             ("HostName", place.node),
             ("User", user),

@@ -167,9 +167,12 @@ def _start(
         f"LocalCommand=echo {tunnel.STANDS}",
     )
     argv = door.argv("-N", "-T", *(word for text in settings for word in ("-o", text)), "-L", way)
-    name = session.transport.slot_name if isinstance(session.transport, Ssh) else "local"
+    name = "local"
+    check: tuple[str, ...] = ()
+    if isinstance(session.transport, Ssh):
+        name, check = session.transport.slot_name, tuple(session.transport.argv("-O", "check"))
     slot = (name, LASTING_SESSIONS, session.label)
-    return tunnel.start(session.state.tunnels, new, argv, slot, after)
+    return tunnel.start(session.state.tunnels, new, argv, slot, after, check)
 
 
 def _served(made: Tunnel) -> Served:

@@ -118,7 +118,7 @@ def read(answer: Answer, asked: tuple[Question, ...]) -> ObservedState:
     tools: dict[str, str] = {}
     originals: list[Original] = []
     strangers: set[str] = set()
-    environments: dict[str, Built] = {}
+    built: dict[str, Built] = {}
     schedule: dict[str, str] = {}
     for header, body in answer.sections:
         word, _, number = header.partition(" ")
@@ -141,7 +141,7 @@ def read(answer: Answer, asked: tuple[Question, ...]) -> ObservedState:
         elif word == "tool" and text.strip():
             tools[value] = text.strip()
         elif word == "environments":
-            environments.update(_environments(text))
+            built.update(environments(text))
         elif word.startswith("schedule-"):
             schedule[word.removeprefix("schedule-")] = text
         elif word == "record" and (original := _original(text)):
@@ -158,7 +158,7 @@ def read(answer: Answer, asked: tuple[Question, ...]) -> ObservedState:
         skew,
         frozenset(strangers),
         copied,
-        environments,
+        built,
         (schedule, {}),
     )
 
@@ -217,7 +217,7 @@ def _entries(body: bytes) -> dict[str, Entry]:
     return entries
 
 
-def _environments(text: str) -> dict[str, Built]:
+def environments(text: str) -> dict[str, Built]:
     """Each link's path, and behind it digest, interpreter, date and verdict of the last walk."""
     found = {}
     fields = text.split("\0")

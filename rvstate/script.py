@@ -23,6 +23,7 @@ _SHARED = {
     **dict.fromkeys(
         ("build_environment", "copy_snapshot", "submit", "tool", "verify"), ("manifest",)
     ),
+    **dict.fromkeys(("doctor", "probe"), ("environments",)),
     "heal": ("manifest", "build_environment"),
     "keepalive": ("keepalive_places", "keepalive_report"),
 }

@@ -101,6 +101,16 @@ def test_places_without_a_quota_are_the_file_systems(
     assert not place.quota
 
 
+@pytest.mark.parametrize("tool", ["hdquota", "/opt/site/showquota --mine", ""])
+def test_the_profile_names_the_tool(tool: str) -> None:
+    """Its command line is what is asked; an empty one asks nothing."""
+    site = dataclasses.replace(config.load_site("generic"), quota=tool)
+    session = SimpleNamespace(config=SimpleNamespace(site=site))
+    asked = questions.storage_questions(session)  # type: ignore[arg-type]
+    assert (tool in asked.get("hdquota", "") and bool(tool)) is bool(tool)
+    assert ("hdquota" in asked) is bool(tool)
+
+
 def test_the_sites_own_figures_go_first() -> None:
     """The user's share counts, and the file system's inodes stand beside it."""
     quota = b"Scratch            /scratch/me   2.0 KB   1.0 KB   1.0 KB  50%\n"

@@ -108,7 +108,11 @@ class SitePaths:
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """A site profile; `max_array_size` is Slurm's MaxArraySize, which no array's index reaches."""
+    """A site profile.
+
+    `max_array_size` is Slurm's MaxArraySize, which no array's index reaches; `quota` the site's
+    command line that tells how full a user's places are, in the form of sitetools/hdquota.py.
+    """
 
     name: str
     title: str
@@ -117,6 +121,7 @@ class Site:
     checked: str | None = None
     hostname: str | None = None
     compute_internet: bool | None = None
+    quota: str = "hdquota"
     paths: SitePaths = SitePaths()
     modules: SiteModules = SiteModules()
     purge: Purge = Purge()

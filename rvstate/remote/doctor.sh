@@ -1,8 +1,9 @@
 #!/bin/sh
-# The state of an account's surroundings: places, quota, programs, clock, Slurm.  Only reads.
+# The state of an account's surroundings: places, quota, programs, environments, clock, Slurm.  Only
+# reads.
 #   main SCRATCH_TEMPLATE HOME PROGRAM...
 # shellcheck shell=sh
-# shellcheck disable=SC2154 # rv_* come from lib.sh, which travels in front
+# shellcheck disable=SC2154 # rv_* come from lib.sh and environments.sh, which travel in front
 
 main() {
     rv_account "$1" "$2"
@@ -14,6 +15,8 @@ main() {
     place home "$rv_home"
     place scratch "$rv_scratch"
     quota_report
+    rv_section environments
+    rv_environments "$rv_scratch/.rv/envs"
     for program in "$@"; do
         rv_section "program $program"
         PATH=$PATH:$rv_home/.local/bin:$rv_scratch/.rv/tools/bin command -v "$program"

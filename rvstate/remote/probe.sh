@@ -14,7 +14,7 @@
 # Paths may start with /{home} and /{scratch}.  Every answer carries the number of its question.
 # Each process costs milliseconds on a busy login node, so questions of one kind are answered by one.
 # shellcheck shell=sh
-# shellcheck disable=SC2154 # rv_* come from lib.sh, which travels in front
+# shellcheck disable=SC2154 # rv_* come from lib.sh and environments.sh, which travel in front
 
 main() {
     rv_account "$1" "$2"
@@ -48,7 +48,10 @@ main() {
                 command -v "$value"
                 ;;
             records) look_records ;;
-            environments) look_environments ;;
+            environments)
+                rv_section "environments $number"
+                rv_environments "$rv_path"
+                ;;
             schedule) look_schedule ;;
             *) rv_fail "probe: unknown question $word" || return 1 ;;
         esac
@@ -184,32 +187,6 @@ look_records() {
         rv_section "record $number"
         printf 'record %s\n' "$file"
         cat "$file"
-    done
-}
-
-# For each link its path and `DIGEST runs|dead WHEN VERDICT RECIPE`, both ended by NUL; - for what is unknown.
-look_environments() {
-    rv_section "environments $number"
-    for link in "$rv_path"/*/*; do
-        [ -L "$link" ] || continue
-        digest=- runs=dead when=- verdict=- recipe=-
-        # a single test for what is there saves a message for what is not
-        if [ -s "$link/.rvstate-environment" ]; then
-            read -r digest _ <"$link/.rvstate-environment"
-        fi
-        if [ -x "$link/bin/python" ]; then runs=runs; fi
-        if [ -s "$link/.rvstate/verified" ]; then
-            read -r when verdict _ <"$link/.rvstate/verified"
-        fi
-        if [ -s "$link/.rvstate/recipe" ]; then recipe=recipe; fi
-        if [ "$digest $runs" != "${digest#-} runs" ]; then
-            # not one of ours after all?
-            case $(readlink "$link") in
-                "${link%/*}"/.generations/*) ;;
-                *) continue ;;
-            esac
-        fi
-        printf '%s\0%s\0' "$link" "${digest:--} $runs ${when:--} ${verdict:--} $recipe"
     done
 }
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-COMMAND = ("hdquota",)
-
 _UNITS = "BKMGTPE"
 _SIZE = r"([0-9][0-9,.]*)\s?([KMGTPE]?)(?:i?B)?"
 _ROW = re.compile(

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from rvstate import probe
 from rvstate.errors import RvstateError
 from rvstate.model.site import Purge
 from rvstate.notification import by_webhook
@@ -37,6 +38,8 @@ _OLDEST_SSH = (7, 6)
 # Dates of files and our own records are compared across the two clocks.
 _SKEW = 30
 _NEARLY_FULL = 90
+# How many damaged environments are named.
+_SHOWN = 5
 # With less than this nothing of use can be written: a few blocks always stay.
 _FULL_KIB = 1024
 _FULL_INODES = 10
@@ -88,6 +91,7 @@ def examine(session: Session, *, job: bool = False) -> tuple[Check, ...]:
     checks += _shell(answer, noise, done.errors)
     checks += _places(answer)
     checks += _quota(answer)
+    checks += _environments(answer)
     checks += _programs(answer, session)
     checks += _slurm(answer, session)
     checks += _clock(answer, now)
@@ -254,6 +258,25 @@ def _quota(answer: Answer) -> Iterator[Check]:
 
 def _needed(session: Session) -> tuple[str, ...]:
     return (*_NEEDED, _SENDER) if by_webhook(session.config.settings) else _NEEDED
+
+
+def _environments(answer: Answer) -> Iterator[Check]:
+    text = answer.first("environments").decode("utf-8", "surrogateescape")
+    found = probe.environments(text)
+    bad = sorted("/".join(path.split("/")[-2:]) for path, one in found.items() if not one.whole)
+    if bad:
+        yield Check(
+            "environments",
+            FAIL,
+            f"{len(bad)} of {len(found)} damaged: {', '.join(bad[:_SHOWN])}"
+            + (" and more" if len(bad) > _SHOWN else ""),
+            "`rvstate converge` mends them; `rvstate verify` names every file.",
+        )
+    elif found:
+        walked = [one.walked for one in found.values() if one.walked is not None]
+        never = len(found) - len(walked)
+        text = f"{len(found)}, none known to be damaged"
+        yield Check("environments", OK, text + (f"; {never} never walked" if never else ""))
 
 
 def _programs(answer: Answer, session: Session) -> Iterator[Check]:

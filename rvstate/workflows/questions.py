@@ -132,7 +132,9 @@ def storage_questions(session: Session) -> dict[str, str]:
         name: f'printf "%s\n" "$rv_{name}" && {df} -Pk "$rv_{name}" && {df} -Pi "$rv_{name}"'
         for name in _PLACES
     }
-    return {**found, "hdquota": _patiently(hdquota.COMMAND)} if slurm else found
+    tool = session.config.site.quota
+    # a command line, as the profile has it
+    return {**found, "hdquota": _patiently(("sh", "-c", tool))} if slurm and tool else found
 
 
 def _patiently(command: tuple[str, ...]) -> str:

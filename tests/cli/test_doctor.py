@@ -110,6 +110,7 @@ def test_a_good_account_has_no_warning(monkeypatch: pytest.MonkeyPatch, tmp_path
 
 
 LATE = "user u\nhome /home/u\nscratch /scratch/u\nshell /bin/bash\nclock 1000000\nzone +0100 CET\n"
+BROKEN = "/s/envs/app/main\0d1 runs 5 sound recipe\0/s/envs/app/idea\0d2 runs 5 damaged recipe\0"
 BAD: tuple[tuple[str, dict[str, str | None], str, str, str], ...] = (
     ("scratch", {"place scratch": "missing\n"}, FAIL, "does not exist", "paths.scratch"),
     ("home", {"place home": "closed\n"}, FAIL, "cannot be written", "site"),
@@ -130,6 +131,7 @@ BAD: tuple[tuple[str, dict[str, str | None], str, str, str], ...] = (
     ),
     ("quota", {"quota hdquota": "Home /home/u 50GB 50GB 0 100%\n"}, FAIL, "100%", "space"),
     ("quota", {"quota hdquota": "Scratch /scratch/u 9 9 0 93%\n"}, WARN, "93%", "space"),
+    ("environments", {"environments": BROKEN}, FAIL, "1 of 2 damaged: app/idea", "converge"),
     ("rsync", {"program rsync": ""}, FAIL, "not there", "site"),
     ("uv", {"program uv": ""}, WARN, "not there", "converge"),
     ("Slurm's commands", {"program sbatch": ""}, FAIL, "sbatch", "login node"),

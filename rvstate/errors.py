@@ -97,6 +97,19 @@ class ParseError(RvstateError):
     """Text of another program (Slurm, crontab, git) was not understood."""
 
 
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C at a moment at which it is not enough to say so, for something goes on without it.
+
+    Args:
+        message, remedy: As those of `RvstateError`.
+    """
+
+    def __init__(self, message: str, remedy: str) -> None:
+        super().__init__(message)
+        self.message = message
+        self.remedy = remedy
+
+
 def nearest(word: str, known: Iterable[str], likeness: float = 0.6) -> str | None:
     """The known word most like `word`, for "did you mean"; None where none is like it.
 

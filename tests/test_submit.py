@@ -7,6 +7,7 @@ from typing import Any, cast
 
 import pytest
 
+from rvstate.errors import Interrupted
 from rvstate.infra import drive, runs
 from rvstate.model.layout import Account, Layout
 from rvstate.model.observed import ObservedState
@@ -59,3 +60,29 @@ def test_a_resource_that_cannot_be_made_so_gives_its_reason(
             lambda _: None,
         )
     assert said in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("steps", "unknown"),
+    [((), False), (("sending the code",), False), (("sending the code", runs.SUBMITTING), True)],
+)
+def test_ctrl_c_never_leads_to_a_second_job(
+    monkeypatch: pytest.MonkeyPatch, steps: tuple[str, ...], unknown: bool
+) -> None:
+    """Before the submission nothing is left to take up; from then on only `--resume` may go on."""
+    kept: dict[str, Any] = {}
+
+    def interrupted(_session: object, _prepared: object, tell: Any, _repeated: bool) -> None:
+        for step in steps:
+            tell(step)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(submit, "_twice", interrupted)
+    monkeypatch.setattr(submit, "receipt", lambda *_: {"run_id": "r"})
+    state = SimpleNamespace(keep_receipt=lambda run_id, value: kept.update({run_id: value}))
+    session, prepared = SimpleNamespace(state=state), SimpleNamespace(run_id="r")
+    with pytest.raises(KeyboardInterrupt) as caught:
+        submit.submit(cast("Any", session), cast("Any", prepared), lambda _: None)
+    assert isinstance(caught.value, Interrupted) is unknown
+    assert ("failed" in kept["r"]) is not unknown
+    assert not unknown or "--resume" in cast("Any", caught.value).remedy

@@ -12,7 +12,14 @@ from typing import Any
 import click
 
 import rvstate
-from rvstate.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, RvstateError, nearest
+from rvstate.errors import (
+    EXIT_FAILED,
+    EXIT_INTERRUPTED,
+    EXIT_USAGE,
+    Interrupted,
+    RvstateError,
+    nearest,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,8 +234,13 @@ def _guarded(args: list[str], wants_json: bool) -> int:
         else:
             error.show()
         return error.exit_code
-    except (KeyboardInterrupt, click.Abort):
-        click.echo("rvstate: interrupted; nothing is half done, run it again.", err=True)
+    except (KeyboardInterrupt, click.Abort) as error:
+        # click makes an Abort of Ctrl-C
+        cause = error if isinstance(error, Interrupted) else error.__cause__
+        if isinstance(cause, Interrupted):
+            click.echo(f"rvstate: {cause.message}\n  → {cause.remedy}", err=True)
+        else:
+            click.echo("rvstate: interrupted; nothing is half done, run it again.", err=True)
         return EXIT_INTERRUPTED
     except BrokenPipeError:
         # the reader of our output went away (`| head`): nobody is left to tell

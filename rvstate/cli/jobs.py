@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from rvstate.cli.common import Progress, account_options, json_option, may_ask, session
-from rvstate.errors import EXIT_FAILED, ConfigError
+from rvstate.errors import EXIT_FAILED, ConfigError, Interrupted
 from rvstate.logmerge import Merge
 from rvstate.model.job import RunRecord
 from rvstate.model.settings import CHAIN
@@ -185,12 +185,23 @@ def follow_to_end(
     printer: Printer,
     tail: int | None = None,
 ) -> RunRecord:
-    """Show a run's log until it has ended, and how it did; without streams only that."""
-    record = workflow.decided(account, record, _note)
-    for pieces in workflow.follow(account, record, streams, _note, tail):
-        printer.show(pieces)
-    printer.end()
-    ended = workflow.ending(account, record, lambda _: None)
+    """Show a run's log until it has ended, and how it did; without streams only that.
+
+    Raises:
+        Interrupted: Ctrl-C, which ends no job.
+    """
+    try:
+        record = workflow.decided(account, record, _note)
+        for pieces in workflow.follow(account, record, streams, _note, tail):
+            printer.show(pieces)
+        printer.end()
+        ended = workflow.ending(account, record, lambda _: None)
+    except KeyboardInterrupt:
+        raise Interrupted(
+            f"Job {record.job} goes on.",
+            f"`rvstate logs -f {record.job}` follows it again, `rvstate stop {record.job}` "
+            "ends it.",
+        ) from None
     view.show_end(ended)
     _explain(ended, printer)
     return ended

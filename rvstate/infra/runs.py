@@ -17,6 +17,9 @@ from rvstate.script import Script
 from rvstate.steps import results
 from rvstate.transport import Transport
 
+# What is told when the last step begins: from here on there may be a job.
+SUBMITTING = "submitting"
+
 
 @dataclass(frozen=True, slots=True)
 class Scripts:
@@ -65,7 +68,7 @@ def run(
     if scripts.build is not None:
         steps.append(Step("building the environment", job.environment, {"script": scripts.build}))
     if scripts.submit is not None:
-        steps.append(Step("submitting", job.submit, {"script": scripts.submit}))
+        steps.append(Step(SUBMITTING, job.submit, {"script": scripts.submit}))
     reports = drive.run(transport, tuple(steps), tell)
     for at, (step, report) in enumerate(zip(steps, reports, strict=True)):
         if report.ran and not report.succeeded:

@@ -672,3 +672,19 @@ def test_a_script_of_another_project_is_not_run_without_it(laptop: Laptop, app: 
     assert f"cd {app}" in done.stderr
     write(app.parent, {"own.py": "print('mine')\n"})
     laptop.run("run", "--dry-run", "own.py", cwd=app.parent)
+
+
+def test_ctrl_c_while_following_ends_no_job(laptop: Laptop, app: Path) -> None:
+    """It says that the job goes on and how to end it, and never to run it again."""
+    process = laptop.start("run", "-f", "bash", "-c", "echo ready; sleep 60", cwd=app)
+    assert process.stdout is not None
+    while process.stdout.readline() != "ready\n":
+        assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    (run,) = laptop.document("ps")["runs"]
+    assert (process.returncode, run["state"]) == (130, "RUNNING")
+    assert f"Job {run['job_id']} goes on." in errors
+    assert f"rvstate stop {run['job_id']}" in errors
+    assert "run it again" not in errors
+    laptop.run("stop", "-y", run["job_id"])

@@ -9,6 +9,7 @@ from dataclasses import replace
 from rvstate.diff import human_bytes
 from rvstate.errors import (
     ConvergeError,
+    Interrupted,
     ParseError,
     ProbeError,
     RefusedError,
@@ -40,11 +41,28 @@ def submit(
     Raises:
         ConvergeError, SubmitError: A step failed; its own words are in the message.
         RefusedError: Nothing at the site fits the request.
+        Interrupted: Ctrl-C while it was submitted; any earlier one leaves nothing half done.
     """
     begun = receipt(session, prepared, None)
     session.state.keep_receipt(prepared.run_id, begun)
+    steps: list[str] = []
+
+    def told(step: str) -> None:
+        steps.append(step)
+        tell(step)
+
     try:
-        job, new, said = _twice(session, prepared, tell, repeated)
+        job, new, said = _twice(session, prepared, told, repeated)
+    except KeyboardInterrupt:
+        from rvstate.infra.runs import SUBMITTING
+
+        if SUBMITTING in steps:
+            raise Interrupted(
+                "Whether the job was submitted is not known here.",
+                "Run `rvstate run --resume`: it finds the job, or submits it, never twice.",
+            ) from None
+        session.state.keep_receipt(prepared.run_id, {**begun, "failed": "interrupted"})
+        raise
     except (UnreachableError, ProbeError) as error:
         raise type(error)(
             f"{error.message} Whether the job was submitted is not known here.",

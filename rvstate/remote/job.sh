@@ -481,7 +481,7 @@ rv_end() {
 rv_requeued() {
     local restarts
     restarts=$(timeout 10 scontrol show job -o "${SLURM_JOB_ID:-}" 2>/dev/null |
-        sed -n 's/.* Restarts=\([0-9]*\).*/\1/p')
+        sed -n "s/^JobId=$SLURM_JOB_ID .* Restarts=\([0-9]*\).*/\1/p")
     [ -n "${SLURM_JOB_ID:-}" ] && [ "${restarts:-0}" -gt "${SLURM_RESTART_COUNT:-0}" ]
 }
 

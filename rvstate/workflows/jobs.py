@@ -33,6 +33,8 @@ _SILENCE = 600  # seconds without a word of controller or job
 # slurm_strerror(ESLURM_INVALID_JOB_ID): the job left the queue
 _NO_SUCH_JOB = "Invalid job id"
 _LAST_LINES = 50
+# of a node's error log, where each of its ranks tells how it failed, and its launcher behind them
+_TOLD_LINES = 1000
 # what is read of a run's own records, as remote/jobs.sh tells it
 _RECORDS = ("job", "exit", "intent", "receipt.json", "notify/due", "hold/state", "ended", "copies")
 _MOST_LOGS = 64  # elements whose logs are shown together
@@ -692,7 +694,7 @@ def hardware_trouble(session: Session, record: RunRecord) -> Trouble | None:
         # `rerun --failed` is the way there: the others are not to be run again
         return None
     wanted = streams(record, ("err",))
-    found = read(session, record, wanted, {}, tail=_LAST_LINES)
+    found = read(session, record, wanted, {}, tail=_TOLD_LINES)
     alone = 0 if len(record.nodes) == 1 else None
     texts = tuple(
         (

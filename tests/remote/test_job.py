@@ -323,7 +323,11 @@ def test_an_attempt_after_which_slurm_starts_the_job_again_is_no_end(place: Path
     """Its exit code is not the run's, also where the program saved and ended well after TERM."""
     (place / "bin").mkdir()
     scontrol = place / "bin/scontrol"
-    scontrol.write_text("#!/bin/sh\necho JobId=$4 Restarts=1 BatchFlag=2\n")
+    scontrol.write_text(
+        "#!/bin/sh\n"
+        # asked for an array by the number of one element, it tells of all
+        "for job in 40 $4; do echo JobId=$job ArrayTaskId=$job Restarts=1 BatchFlag=2; done\n"
+    )
     scontrol.chmod(0o755)
     slurm = {"PATH": f"{place}/bin:{os.environ['PATH']}", "SLURM_JOB_ID": "41"}
     saved = "bash -c 'trap exit TERM; kill $PPID; sleep 9 & wait'"

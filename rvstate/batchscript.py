@@ -76,7 +76,7 @@ def render(spec: JobSpec) -> str:
         parts.append("rv_extensions")
     if spec.keep:
         parts.append(f"rv_keep {_words(spec.keep)}")
-    if spec.fronted:
+    if spec.fronted and not spec.start:
         parts += [f". {quote(spec.library / 'launch.sh')} || exit 1", "rv_launchers"]
     parts.append(f"{_LAST[spec.start]} {_command(spec)}")
     return "\n".join(parts) + "\n"

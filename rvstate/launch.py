@@ -21,7 +21,8 @@ class Launch:
         nodes: Count.
         ranks: Programs that share a node.
         notices: What the user should know before it is submitted.
-        fronted: Whether a launcher on one node is told what it reads from no variable.
+        fronted: Whether the launcher reads no variables, so that a program of rvstate must stand
+            in front of it.
     """
 
     start: str = ""
@@ -46,16 +47,17 @@ def launch(found: Launcher, shape: Shape, start: str | None, read: Reader) -> La
     """
     said = launchcheck.counts(found, shape)
     ranks = _ranks(found, shape)
+    fronted = found.name == "deepspeed" or (found.name == "accelerate" and shape.nodes > 1)
     if shape.nodes == 1 and start != "rank" and found.name not in ALL_NODES:
         told = (_told(found, shape, "node", ranks),) if found.name in EACH_NODE else one_node(shape)
-        return Launch(ranks=ranks, notices=(*told, *said), fronted=found.name == "deepspeed")
+        return Launch(ranks=ranks, notices=(*told, *said), fronted=fronted)
     how = start or _start(found, shape, read)
     if how == "node":
         launchcheck.each_node(found)
     if how == "rank":
         ranks = max(1, shape.gpus)
     told = (_told(found, shape, how, ranks), *said, *_beside(found, how))
-    return Launch(how, shape.nodes, ranks, told)
+    return Launch(how, shape.nodes, ranks, told, fronted and how == "node")
 
 
 def one_node(shape: Shape) -> tuple[str, ...]:

@@ -305,12 +305,15 @@ def test_a_program_may_leave_ranks_to_a_file_that_it_imports() -> None:
         started("python", "x/go.py", files={"x/go.py": "import lib\n", "other.py": RANKED})
 
 
-def test_only_deepspeed_is_told_its_port_by_what_stands_in_front() -> None:
-    """On one node; the others read it from variables."""
+def test_launchers_that_read_no_variables_have_a_program_in_front() -> None:
+    """deepspeed on one node too, for its port; torchrun reads what it needs."""
     one = Shape(1, 4)
     assert started("deepspeed", "--num_gpus=4", "t.py", on=one).fronted
     assert not started("torchrun", "--nproc_per_node=4", "t.py", on=one).fronted
-    assert not started("deepspeed", "--num_gpus=4", "t.py").fronted
+    assert not started("accelerate", "launch", "t.py", on=one).fronted
+    assert started("deepspeed", "--num_gpus=4", "t.py").fronted
+    assert started("cd x && accelerate launch t.py").fronted
+    assert not started("deepspeed", "t.py", start="once").fronted
 
 
 def test_a_user_who_says_how_is_believed() -> None:

@@ -95,7 +95,8 @@ class JobSpec:
         command: The user's command as words.
         start: How the command is started: `node`, `rank` or `once`; empty where nothing is special.
         ranks: Programs that share a node, of a job that is started so.
-        fronted: Whether a launcher on one node is told what it reads from no variable.
+        fronted: Whether a program of rvstate stands in front of the launcher and tells it what it
+            reads from no variable.
         node_wait: Seconds that a node may go on after another has ended without an error.
         note: One line for the reader of the script.
         announce: Whether somebody is told about the job.

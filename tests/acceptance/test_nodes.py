@@ -353,4 +353,12 @@ def test_a_request_that_the_command_contradicts_submits_nothing(laptop: Laptop, 
         refused = laptop.run("run", *more, *words, cwd=app, status=None)
         assert refused.returncode != 0
         assert "--nproc_per_node=2" in refused.stderr + refused.stdout
+    image = '[environment]\nkind = "apptainer"\npath = "/scratch/abc1de/x.sif"\n'
+    write(app, {"rvstate.toml": image})
+    try:
+        within = ("--nodes", "2", "accelerate", "launch", "who.py")
+        refused = laptop.run("run", *within, cwd=app, status=3)
+        assert "torchrun" in refused.stderr
+    finally:
+        write(app, {"rvstate.toml": None})
     assert len(laptop.document("ps")["runs"]) == before

@@ -89,6 +89,11 @@ def job_spec(
         **desired_state.cache_variables(settings, layout),
         **_code_variables(project, package is not None),
     }
+    if launch.fronted and launch.start and environment and environment.kind == "apptainer":
+        raise RefusedError(
+            "accelerate and deepspeed cannot be told about several nodes within a container.",
+            "Start the program with torchrun, which reads the job's variables there, too.",
+        )
     described = f"commit {project.commit or 'none'}{' (dirty)' if project.dirty else ''}"
     return JobSpec(
         run_id=run_id,

@@ -40,7 +40,10 @@ change() {
         shift 4
     done
     if [ "$kind" = - ]; then
-        rm -f "$dir/run" "$dir/path" "$dir/log" "$dir/last" "$dir/record" && rmdir "$dir"
+        # the record last; what somebody else put there stays
+        rm -f "$dir/run" "$dir/path" "$dir/log" "$dir/last" "$dir"/*.rvstate-tmp-* "$dir/record" ||
+            return 1
+        rmdir "$dir" 2>/dev/null || [ -d "$dir" ]
     fi
 }
 

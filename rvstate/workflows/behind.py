@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 
 from rvstate.errors import EXIT_NOT_AUTHENTICATED
@@ -27,11 +28,14 @@ def begin(session: Session) -> bool:
     from rvstate.workflows import schedule
 
     log = schedule.log(session)
-    # one that was begun a moment ago has not said yet how it went
-    if log.exists() and time.time() - log.stat().st_mtime < _MOMENT:
-        return False
-    timers.detach(list(schedule.command(session)), log)
-    return True
+    # the command in front of this did its work, whatever hinders this one; the next one tries again
+    with contextlib.suppress(OSError):
+        # one that was begun a moment ago has not said yet how it went
+        if log.exists() and time.time() - log.stat().st_mtime < _MOMENT:
+            return False
+        timers.detach(list(schedule.command(session)), log)
+        return True
+    return False
 
 
 _MAY = ("auto", "first-command")

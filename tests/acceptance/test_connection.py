@@ -35,6 +35,8 @@ class Laptop:
         self.ssh_config = ssh_config
         self.env = {k: v for k, v in os.environ.items() if not k.startswith("RVSTATE_")}
         self.env |= {"RVSTATE_HOME": str(root / "rv"), "HOME": str(root)}
+        # nothing in the background
+        self.env["RVSTATE_SCRATCH_KEEPALIVE_SCHEDULE"] = "none"
 
     def settings(
         self, host: str = "rv-login", user: str = "abc1de", ssh_config: Path | None = None

@@ -121,6 +121,17 @@ def test_put_there_and_taken_out(there: Account, how: str, name: str) -> None:
     assert not place(there).exists()
 
 
+def test_what_somebody_put_beside_it_stays(there: Account) -> None:
+    """Ours goes, also what a killed run left; a file of the user's does not, nor its directory."""
+    write(there, FOREIGN)
+    wanted = ours(there)
+    assert change(there, "remote-cron", ("install", "remote-cron", FOREIGN, wanted)) == ["done 0 "]
+    (place(there) / "mine").write_text("mine")
+    (place(there) / "run.rvstate-tmp-1").write_text("half")
+    assert change(there, "-", ("remove", "remote-cron", wanted, FOREIGN)) == ["done 0 "]
+    assert [path.name for path in place(there).iterdir()] == ["mine"]
+
+
 def test_where_there_was_no_table_there_is_none(there: Account) -> None:
     """A table that held only our lines goes with them."""
     wanted = ours(there, "")

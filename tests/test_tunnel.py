@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -152,6 +153,23 @@ def test_a_taken_port_is_refused_with_the_next_free_one(folder: Path, port: int)
     begin(folder, port)
     with pytest.raises(RefusedError, match="by the tunnel to n1:8888"):
         begin(folder, port)
+
+
+def test_a_port_of_root_is_not_called_taken(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody has it; it may not be had."""
+    bind = socket.socket.bind
+
+    class Guarded(socket.socket):
+        def bind(self, address: tuple[str, int]) -> None:  # type: ignore[override]
+            if address[1] < 1024:
+                raise PermissionError(errno.EACCES, "Permission denied")
+            bind(self, address)
+
+    monkeypatch.setattr(socket, "socket", Guarded)
+    with pytest.raises(RefusedError, match="Only root may listen on port 80") as caught:
+        begin(folder, 80)
+    free = tunnel.next_free(1024)
+    assert caught.value.remedy == f"Use a higher one: rvstate forward {free}:8888"
 
 
 def test_a_port_that_was_taken_meanwhile_is_waited_for(folder: Path, port: int) -> None:

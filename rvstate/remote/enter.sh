@@ -20,12 +20,13 @@ main() {
     if [ "$7" = shell ]; then
         enter --pty shell "$8"
     else
-        file=$run/.enter-$$
+        # login nodes share the directory, and each counts its processes from one
+        file=$(mktemp "$run/.enter-XXXXXXXX") || return 1
         trap 'rm -f "$file"' EXIT
         trap 'exit 129' HUP
         trap 'exit 130' INT
         trap 'exit 143' TERM
-        (umask 077 && printf '%s' "$8" >"$file") || return 1
+        printf '%s' "$8" >"$file" || return 1
         enter --quit-on-interrupt file "$file"
     fi
     status=$?

@@ -39,12 +39,13 @@ on_node() {
 serve() {
     PATH=${PATH:-/usr/bin:/bin}:/usr/sbin:/usr/local/sbin:/sbin
     sshd=$(command -v sshd) || say "this node has no sshd, which speaks with the other end" || return 1
-    exports=$1/.exports-$$
+    # nodes share the directory, and each counts its processes from one
+    exports=$(mktemp "$1/.exports-XXXXXXXX") || return 1
     trap 'rm -f "$exports"' EXIT
     trap 'exit 129' HUP
     trap 'exit 143' TERM
     # what Slurm says of the job; sshd keeps nothing of its own environment
-    (umask 077 && export -p | grep -E '^export (SLURM_|CUDA_|ROCR_|GPU_DEVICE_|TMPDIR=)[A-Z0-9_]*' |
+    (export -p | grep -E '^export (SLURM_|CUDA_|ROCR_|GPU_DEVICE_|TMPDIR=)[A-Z0-9_]*' |
         grep -v '^export SLURM_EXPORT_ENV' >"$exports")
     "$sshd" -i -f "$2/sshd_config" \
         -o "ForceCommand=exec bash '$here/inside.sh' '$1' session '$exports'"

@@ -8,6 +8,7 @@ listed and stopped.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -33,6 +34,7 @@ LAST_WORDS = 10.0  # seconds that ending what is behind a tunnel may take
 STANDS = "rvstate-stands"
 _PATIENCE = 60.0  # seconds until a tunnel must stand
 _PORTS = 65535
+_PRIVILEGED = 1024  # ports below it are root's (ip(7))
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +111,15 @@ def is_free(port: int) -> bool:
         except OSError:
             return False
         return True
+
+
+def _is_privileged(port: int) -> bool:
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        try:
+            probe.bind((HERE, port))
+        except OSError as error:
+            return error.errno == errno.EACCES
+        return False
 
 
 def next_free(port: int) -> int | None:
@@ -203,6 +214,12 @@ def _await(path: Path, process: subprocess.Popen[bytes]) -> None:
 
 def taken(folder: Path, port: int, remote: int) -> RefusedError:
     """The refusal of a port that is taken, with the next free one."""
+    if _is_privileged(port):
+        free = next_free(_PRIVILEGED)
+        return RefusedError(
+            f"Only root may listen on port {port} of this machine.",
+            f"Use a higher one: rvstate forward {free}:{remote}",
+        )
     owner = next((t for t in tunnels(folder) if t.port == port), None)
     by = f" by the tunnel to {owner.node}:{owner.remote}" if owner else ""
     free = next_free(port)

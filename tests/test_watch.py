@@ -127,6 +127,25 @@ def test_a_change_during_a_push_is_pushed_next() -> None:
     assert sent == ["first", "odd", "second"]
 
 
+@pytest.mark.parametrize(("takes", "pause"), [(0.01, 1.0), (0.5, 5.0), (8.0, 10.0)])
+def test_a_tree_that_takes_long_to_look_at_is_looked_at_less_often(
+    takes: float, pause: float
+) -> None:
+    """But never so rarely that nobody believes it works."""
+    world = World()
+    looks: list[float] = []
+
+    def slow() -> watch.State:
+        looks.append(world.time)
+        world.time += takes
+        return world.look()
+
+    with pytest.raises(AssertionError, match="nothing happens"):
+        list(islice(watch.watch(slow, world.push, lambda: True, world), 2))
+    gaps = {round(b - a, 6) for a, b in pairwise(looks)}
+    assert gaps == {round(takes + pause, 6)}
+
+
 def test_nothing_is_pushed_where_nothing_changes() -> None:
     """A quiet tree costs the cluster nothing."""
     world = World()

@@ -29,7 +29,8 @@ POLL = 1.0  # seconds between two looks at a quiet tree
 QUIET = 0.4  # seconds in which nothing may change before a push
 LONGEST = 10.0  # seconds after which a tree that never rests is pushed all the same
 FAILING = 5  # looks in a row that must fail before that is told
-_SHARE = 20  # a look of a large tree takes at most that part of the time
+_SHARE = 10  # a look at a large tree takes at most that part of the time ...
+_RAREST = 10.0  # ... but comes after so many seconds at the latest
 _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 60.0  # seconds between two attempts to reach the cluster
 
 State = tuple[str, str]
@@ -148,7 +149,8 @@ def watch(
             continue
         failed = 0
         if state == done:
-            clock.sleep(max(POLL, _SHARE * (clock.now() - began)))
+            took = clock.now() - began
+            clock.sleep(min(max(POLL, _SHARE * took), _RAREST))
             continue
         state = _quiet(look, clock, state)
         # what changes from here on differs from what is sent, and is seen by the next look

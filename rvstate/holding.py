@@ -14,8 +14,9 @@ class Held:
     """What `remote/hold.sh` says.
 
     Args:
-        word: `ready` (nobody came yet), `inside`, `lost` (nobody is inside, and no shell was left)
-            or `kept` (a shell was left, and the allocation is kept).
+        word: `ready` (nobody came yet), `inside`, `lost` (nobody is inside, and no shell was left),
+            `idle` (nobody inside has typed anything for long), or `kept` (a shell was left, and the
+            allocation is kept).
         time: Seconds since 1970: when it ends, for `ready` and `lost`; else since when it is so.
         node: The node on which it holds.
     """
@@ -38,6 +39,8 @@ def in_words(held: Held) -> str:
     at = time.strftime("%H:%M", time.localtime(held.time))
     if held.word == "inside":
         return f"Somebody is inside since {at}."
+    if held.word == "idle":
+        return f"Somebody is inside and has typed nothing since {at}."
     if held.word == "kept":
         return f"It is kept, and nobody is inside since {at}."
     if held.word == "lost":

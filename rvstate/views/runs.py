@@ -96,7 +96,8 @@ def show_submitted(submitted: Submitted) -> None:
         click.echo(f"  environment {prepared.spec.environment}")
     if not prepared.spec.choices:
         click.echo(f"  log {submitted.log}")
-    click.echo(f"  next: rvstate {'ps' if array else 'logs -f'} {jobs[0]}")
+    then = "ps" if array else "ssh" if prepared.order.held else "logs -f"
+    click.echo(f"  next: rvstate {then} {jobs[0]}")
 
 
 def _allocation() -> ModuleType:

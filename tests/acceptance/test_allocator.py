@@ -97,7 +97,7 @@ def test_of_several_jobs_the_first_to_start_runs_alone_without_the_laptop(
 ) -> None:
     """Nothing starts now: three jobs of one run; those that lose are cancelled on the cluster."""
     blockers = fill(cluster, *dict(FULL))
-    run = laptop.submit("-g", "1", "work.sh", "8", cwd=app)
+    run = laptop.submit("-g", "1", "work.sh", "4", cwd=app)
     assert len(run["jobs"]) == 3
     assert ours(cluster) == dict.fromkeys(run["jobs"], "PENDING")
     (known,) = laptop.document("ps")["runs"]
@@ -130,6 +130,8 @@ def test_jobs_that_start_together_run_once(cluster: Any, laptop: Laptop, app: Pa
     fill(cluster, *dict(FULL))
     other = laptop.submit("-g", "1", "work.sh", cwd=app)
     assert len(ours(cluster)) == 3
+    # the look, the estimates of all types, the submission of all three
+    assert other["remote_commands"] == 3
     laptop.run("stop", "-y", other["jobs"][2])
     until(lambda: not ours(cluster))
     assert laptop.state(other["run_id"]) == "CANCELLED"

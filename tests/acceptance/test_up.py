@@ -119,6 +119,7 @@ def test_a_lost_connection_is_said_and_bounded(cluster: Any, laptop: Laptop, app
         assert time.monotonic() < end, newest(laptop)
         time.sleep(0.3)
     assert "it ends at" in newest(laptop)["reason"]
+    assert "The connection was lost and nobody is inside; it ends at" in laptop.run("status").stdout
     assert laptop.run("ssh", run["job_id"], "--run", "cat mark").stdout == "snapshot\n"
     assert laptop.state(run["run_id"]) == "RUNNING"
     laptop.run("stop", "-y", run["job_id"])

@@ -40,8 +40,9 @@ def hold(request: pytest.FixtureRequest, place: Path) -> Iterator[Callable[..., 
     """Starts the holder."""
     made: list[Holder] = []
 
-    def start(patience: int, mode: str = "end") -> Holder:
-        argv = [request.param, str(place / "lib/hold.sh"), str(place / "run"), str(patience), mode]
+    def start(patience: int, mode: str = "end", idle: int = 1800) -> Holder:
+        words = (str(place / "run"), str(patience), mode, str(idle))
+        argv = [request.param, str(place / "lib/hold.sh"), *words]
         made.append(Holder(place, subprocess.Popen(argv, stderr=subprocess.PIPE, text=True)))
         return made[-1]
 
@@ -141,6 +142,22 @@ def test_who_comes_back_is_waited_for(
     until(lambda: holder.word == "inside", "inside")
     second.type("exit")
     assert second.status() == 0
+    assert holder.process.wait(30) == 0
+
+
+def test_somebody_who_types_nothing_is_told_apart(
+    place: Path, hold: Callable[..., Holder], until: Until
+) -> None:
+    """A laptop may have vanished without a word; the first letter says that it has not."""
+    holder = hold(600, "end", 12)
+    until(lambda: holder.word == "ready", "ready")
+    visitor = Visitor(place)
+    until(lambda: holder.word == "inside", "inside")
+    until(lambda: holder.word == "idle", "idle", 60)
+    visitor.type("true")
+    until(lambda: holder.word == "inside", "inside again")
+    visitor.type("exit")
+    visitor.status()
     assert holder.process.wait(30) == 0
 
 

@@ -18,11 +18,11 @@ PLACE = LAYOUT.workspace("app", "main")
 PYTHON = PLACE.environment / "bin" / "python"
 
 
-def seen(verified: str | None) -> ObservedState:
+def seen(verified: str | None, leads_to: str = "f") -> ObservedState:
     texts = {PLACE.environment / ".rvstate-environment": "d1\nPython 3\n"}
     if verified is not None:
         texts[PLACE.environment / ".rvstate" / "verified"] = verified
-    found = {PYTHON: Present("l", 0o777, 1, 4, "/usr/bin/python3", "f")}
+    found = {PYTHON: Present("l", 0o777, 1, 4, "/usr/bin/python3", leads_to)}
     return ObservedState(WHO, {**found}, {}, {**texts}, {}, {}, {})
 
 
@@ -43,3 +43,13 @@ def test_a_damaged_one_is_refused() -> None:
     with pytest.raises(RefusedError) as error:
         environment.choose(spec, ("python", "x"), LAYOUT, project, PLACE, seen("5 damaged\n"))
     assert "rvstate converge" in error.value.remedy
+
+
+def test_one_whose_interpreter_went_is_built_again() -> None:
+    """With its module, most often; a shell command gets no environment without a Python either."""
+    spec = EnvironmentSpec("uv", "d1")
+    project = Project("/p", "app", ("me",), branch="main")
+    for words in (("python", "x"), ("bash", "x.sh")):
+        chosen = environment.choose(spec, words, LAYOUT, project, PLACE, seen(None, "N"))
+        assert not chosen.ready
+        assert chosen.generation == LAYOUT.envs / "app/.generations/main/d1"

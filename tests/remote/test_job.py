@@ -215,6 +215,15 @@ def test_nothing_hides_the_environment(place: Path, kind: str) -> None:
     assert done.stdout.split() == ["ours"], done.stderr
 
 
+def test_a_moved_environment_is_said_to_be(place: Path) -> None:
+    """Its programs name the old place; where it lies as it was made nothing is said."""
+    runkit.write(place, {"env/bin/python": "#!/bin/sh\necho ran\n"}, executable=True)
+    for made, says in (("/elsewhere", True), (str(place / "env"), False)):
+        runkit.write(place, {"env/bin/activate": f"VIRTUAL_ENV='{made}'\n"})
+        done = job(place, "python", f"rv_activate '' {place}/missing {place}/env")
+        assert (done.stdout, "moved since" in done.stderr) == ("ran\n", says)
+
+
 def test_another_python_is_said_in_the_log(place: Path) -> None:
     """Its errors would look like those of an environment that lacks something."""
     for name in ("env", "other"):

@@ -24,7 +24,7 @@ _SHARED = {
         ("build_environment", "copy_snapshot", "submit", "tool", "verify"), ("manifest",)
     ),
     **dict.fromkeys(("doctor", "probe"), ("environments",)),
-    "heal": ("manifest", "build_environment"),
+    **dict.fromkeys(("heal", "show_environment"), ("manifest", "build_environment")),
     "keepalive": ("keepalive_places", "keepalive_report"),
 }
 

@@ -580,14 +580,23 @@ otherwise() {
         "$(sed 's/ / is now /' "$place/otherwise" | paste -s -d , - | sed 's/,/, /g')"
 }
 
-# The installed distributions of an environment, NAME==VERSION, sorted.
+# The installed distributions of an environment, and packages of conda, NAME==VERSION, sorted.
 distributions() {
-    for found in "$1"/lib/python*/site-packages/*.dist-info; do
-        [ -d "$found" ] || continue
-        found=${found##*/}
-        found=${found%.dist-info}
-        printf '%s==%s\n' "${found%-*}" "${found##*-}"
-    done | sort
+    {
+        for found in "$1"/lib/python*/site-packages/*.dist-info; do
+            [ -d "$found" ] || continue
+            found=${found##*/}
+            found=${found%.dist-info}
+            printf '%s==%s\n' "${found%-*}" "${found##*-}"
+        done
+        # NAME-VERSION-BUILD.json; only names hold hyphens
+        for found in "$1"/conda-meta/*-*-*.json; do
+            [ -f "$found" ] || continue
+            found=${found##*/}
+            found=${found%-*}
+            printf '%s==%s\n' "${found%-*}" "${found##*-}"
+        done
+    } | sort -u
 }
 
 added() {

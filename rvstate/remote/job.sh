@@ -317,14 +317,8 @@ rv_conda_prefix() {
 
 # rv_note_changes: what was installed by hand into the generation, for whoever replaces or heals it.
 rv_note_changes() {
-    local found=()
     [ -n "$rv_generation" ] && [ -f "$rv_generation/.rvstate/installed" ] || return 0
-    found=("$rv_generation"/lib/python*/site-packages/*.dist-info)
-    found=("${found[@]##*/}")
-    found=("${found[@]%.dist-info}")
-    # names have no hyphen, versions neither
-    printf '%s\n' "${found[@]/-/==}" | LC_ALL=C sort |
-        LC_ALL=C comm -13 "$rv_generation/.rvstate/installed" - >"$RV_RUN_DIR/.added" 2>/dev/null
+    rv_build added "$rv_generation" 2>&1 | sed -n 's/^added //p' >"$RV_RUN_DIR/.added"
     if [ -s "$RV_RUN_DIR/.added" ]; then
         cp "$RV_RUN_DIR/.added" "$RV_RUN_DIR/environment-added" &&
             mv "$RV_RUN_DIR/.added" "$rv_generation/.rvstate/.added-$RV_JOB_ID" &&

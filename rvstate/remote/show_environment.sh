@@ -2,7 +2,7 @@
 # What is in an environment.  Only reads.
 #   main SCRATCH_TEMPLATE HOME LINK
 # LINK may start with /{home} and /{scratch}.  Sections: place (the generation; empty where there is
-# none), stamp, recipe, installed, now, size, deferred.
+# none), stamp, recipe, installed, now, size, deferred.  build_environment.sh travels in front.
 # shellcheck shell=sh
 # shellcheck disable=SC2154 # rv_* come from lib.sh, which travels in front
 
@@ -20,10 +20,5 @@ main() {
         [ ! -f "$place/.rvstate/$part" ] || cat "$place/.rvstate/$part"
     done
     rv_section now
-    for found in "$place"/lib/python*/site-packages/*.dist-info; do
-        [ -d "$found" ] || continue
-        found=${found##*/}
-        found=${found%.dist-info}
-        printf '%s==%s\n' "${found%-*}" "${found##*-}"
-    done
+    distributions "$place"
 }

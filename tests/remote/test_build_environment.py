@@ -202,6 +202,9 @@ def test_conda_makes_an_environment_without_asking(place: Place, name: str) -> N
     assert last.startswith(f"true true {verb} --prefix {place.generation('d1')} --file ")
     assert (place.generation("d1") / "declared").read_text() == "dependencies: [nosuch]\n"
     assert place.link.resolve() == place.generation("d1")
+    runkit.write(place.generation("d1"), {"conda-meta/r-base-4.4.1-h1_0.json": ""})
+    said = run(Script("build_environment", ("added", str(place.generation("d1")))))
+    assert said.lines == ["added r-base==4.4.1"]
 
 
 def test_two_at_once_build_once(place: Place) -> None:

@@ -45,12 +45,12 @@ def test_what_was_kept_is_said_though_all_was_sent_again(monkeypatch: pytest.Mon
 def test_a_resource_that_cannot_be_made_so_gives_its_reason(
     monkeypatch: pytest.MonkeyPatch, body: bytes, errors: str, said: str
 ) -> None:
-    """In the script's own words, named after the resource, with the job not submitted."""
+    """In the script's own words, named after the resource."""
     report = drive.Report(True, False, Answer(1, (("", body),)), errors)
     monkeypatch.setattr(drive, "run", lambda *_: (report,))
     change = Change(Tool("uv", RemotePath("/scratch/me/.rv/tools"), None), Action.CREATE, "absent")
     observed = ObservedState(WHO, {}, {}, {}, {}, {}, {})
-    with pytest.raises(runs.ConvergeError, match="so no job was submitted") as caught:
+    with pytest.raises(runs.ConvergeError, match="Making tool as declared failed:") as caught:
         runs.run(
             cast("Any", None),
             Layout(WHO),

@@ -73,7 +73,7 @@ def run(
     for at, (step, report) in enumerate(zip(steps, reports, strict=True)):
         if report.ran and not report.succeeded:
             reasons = _reasons(*kinds[at], report) if at < len(kinds) else ()
-            raise _failure(step, report, reasons)
+            raise _failure(step, report, reasons, scripts.submit is not None)
     said = tuple(line for report in reports for line in _says(report))
     found = [line.partition(" ") for line in said if line.startswith(("submitted ", "found "))]
     if not found:
@@ -95,14 +95,15 @@ def _reasons(kind: str, changes: tuple[Change, ...], report: Report) -> tuple[st
     return tuple(f"{r.change.resource.name}: {r.error}" for r in found if r.error)
 
 
-def _failure(step: Step, report: Report, reasons: tuple[str, ...]) -> RvstateError:
+def _failure(step: Step, report: Report, reasons: tuple[str, ...], submits: bool) -> RvstateError:
     said = [line.removeprefix("rvstate: ") for line in report.errors.splitlines() if line.strip()]
     words = "\n    ".join(reasons or said[-12:]) or "it gave no reason"
     if step.operation is job.submit:
         return SubmitError(
             f"The job was not submitted:\n    {words}", "Mend that and run the command again."
         )
+    no_job = ", so no job was submitted" if submits else ""
     return ConvergeError(
-        f"{step.name[0].upper()}{step.name[1:]} failed, so no job was submitted:\n    {words}",
+        f"{step.name[0].upper()}{step.name[1:]} failed{no_job}:\n    {words}",
         "Mend that and run the command again.",
     )

@@ -7,7 +7,7 @@ import shutil
 import tarfile
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rvstate import git
@@ -16,7 +16,7 @@ from rvstate.model.layout import SYMBOLIC, Layout
 from rvstate.request import Request
 from rvstate.script import Script
 from rvstate.workflows.run.order import Order
-from rvstate.workflows.run.prepare import prepare
+from rvstate.workflows.run.prepare import KINDS, prepare
 from rvstate.workflows.run.prepared import Prepared
 from rvstate.workflows.run.submit import push_only
 from rvstate.workflows.session import Session
@@ -43,7 +43,9 @@ def prepare_push(session: Session, directory: Path, tell: Callable[[str], None])
     """
     # no job follows, so what a job would ask for does not matter
     order = Order(("true",), Request(gpus=0), None, (), directory)
-    return prepare(session, order, tell)
+    prepared = prepare(session, order, tell)
+    # no environment is built either
+    return replace(prepared, plan=prepared.plan.only(KINDS - {"tool"}))
 
 
 def push(session: Session, prepared: Prepared, tell: Callable[[str], None]) -> Pushed:

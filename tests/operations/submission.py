@@ -1,4 +1,4 @@
-"""What a submission that had to be made twice says, and why one failed before it began."""
+"""What a submission that had to be made twice says, and why one failed; see test_submission.py."""
 
 from __future__ import annotations
 

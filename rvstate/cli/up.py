@@ -97,10 +97,10 @@ def _cancelled(account: Session, prepared: Prepared) -> int:
 
 def _inside(account: Session, submitted: Submitted, held: Held) -> int:
     try:
-        left = workflow.shell(account, submitted, held)
+        status = workflow.shell(account, submitted, held)
     except RvstateError as error:
         raise type(error)(
             f"{error.message} {view.goes_on(submitted)}", view.way_back(submitted)
         ) from error
-    view.show_left(submitted, left)
-    return left.status
+    view.show_left(submitted)
+    return status

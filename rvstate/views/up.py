@@ -9,7 +9,7 @@ import click
 from rvstate.holding import PATIENCE
 from rvstate.slurm.states import JobState
 from rvstate.workflows.run.prepared import Submitted
-from rvstate.workflows.up import Left, Waiting
+from rvstate.workflows.up import Waiting
 
 
 def show_submitted(submitted: Submitted) -> None:
@@ -73,12 +73,9 @@ def way_back(submitted: Submitted) -> str:
     return f"`rvstate ssh {job}` enters it again, `rvstate stop {job}` ends it."
 
 
-def show_left(submitted: Submitted, left: Left) -> None:
-    """What becomes of the allocation now."""
-    if left.lost:
-        click.echo(f"rvstate: The connection was lost. {goes_on(submitted)}", err=True)
-        click.echo(f"  → {way_back(submitted)}", err=True)
-    elif submitted.prepared.order.held == "keep":
+def show_left(submitted: Submitted) -> None:
+    """What becomes of the allocation, now that its shell was left."""
+    if submitted.prepared.order.held == "keep":
         click.echo(f"rvstate: Job {submitted.job} is kept, up to its time limit.", err=True)
         click.echo(f"  → {way_back(submitted)}", err=True)
     else:

@@ -28,8 +28,6 @@ _POLL = 1.0  # seconds between two looks at what the holder says
 _AGAIN = 5.0  # seconds until a lost connection is tried again
 # questions in a row that Slurm answered without knowing the job
 _UNKNOWN_END = 6
-# ssh's own status: the connection failed (ssh(1), EXIT STATUS)
-_CUT = 255
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,35 +200,15 @@ def _record(submitted: Submitted, node: str = "") -> RunRecord:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Left:
-    """How a shell was left.
+def shell(session: Session, submitted: Submitted, held: Held) -> int:
+    """The shell, for the person at the terminal; its exit status.
 
-    Args:
-        status: Its exit status.
-        lost: Whether the connection went away under it.
+    Raises:
+        CutError: The connection went away under it.
     """
-
-    status: int
-    lost: bool
-
-
-def shell(session: Session, submitted: Submitted, held: Held) -> Left:
-    """The shell, for the person at the terminal."""
     # jobs on this machine have no node to name
     node = "" if session.config.site.scheduler == "process" else held.node
-    status = enter.shell(session, enter.Place(_record(submitted, node), node))
-    return Left(status, status == _CUT and not _was_left(session, submitted))
-
-
-def _was_left(session: Session, submitted: Submitted) -> bool:
-    """Whether ssh's status is the shell's own; the connection may be gone, and then it is not."""
-    left = submitted.prepared.spec.run_directory / "hold" / "left"
-    line = f"test -e {join((left,))} || test -e {join((left.parent.parent / 'exit',))}"
-    try:
-        return ask(session, {"left": line})["left"].status == 0
-    except RvstateError:
-        return False
+    return enter.shell(session, enter.Place(_record(submitted, node), node))
 
 
 def cancel(session: Session, prepared: Prepared) -> tuple[str, ...]:

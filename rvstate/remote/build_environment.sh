@@ -173,6 +173,8 @@ build() {
         : >"$place/whole"
     elif [ "$(recipe kind)" != conda ]; then
         install_here || return 1
+    else
+        compare_versions
     fi
     [ -s "$place/deferred" ] || [ -e "$place/whole" ] || rm -f "$place/deferred"
     check && list_installed || return 1
@@ -370,8 +372,7 @@ give_free() {
 # What nothing asks for, pip before all, in its former version; then what became of all of them.
 settle() {
     [ -s "$place/installed-former" ] || return 0
-    distributions "$generation" >"$place/now"
-    cp "$place/now" "$place/here"
+    distributions "$generation" >"$place/here"
     differing | sed 's/ .*//' >"$place/rest"
     while IFS= read -r one; do
         case $one in
@@ -381,6 +382,11 @@ settle() {
                 ;;
         esac
     done <"$place/rest"
+    compare_versions
+}
+
+compare_versions() {
+    [ -s "$place/installed-former" ] || return 0
     distributions "$generation" >"$place/here"
     differing >"$place/otherwise"
 }
@@ -576,7 +582,12 @@ report() {
 
 # What came in another version than the last time, in words.
 otherwise() {
-    printf 'other versions than before, which cannot be had any more: %s' \
+    if [ "$(recipe kind)" = conda ]; then
+        printf 'other versions than before, for its sources leave them open: '
+    else
+        printf 'other versions than before, which cannot be had any more: '
+    fi
+    printf '%s' \
         "$(sed 's/ / is now /' "$place/otherwise" | paste -s -d , - | sed 's/,/, /g')"
 }
 

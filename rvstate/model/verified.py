@@ -14,6 +14,9 @@ REASONS = {
     "busy": "it is being built right now",
     "gone": "it went away during the walk",
     "unkept": "it has no manifest, for it was made by an earlier rvstate",
+    "absent": "it is gone",
+    "former": "it is not whole, is an earlier rvstate's, and no job needs it",
+    "needed": "it is not whole, and a job that was submitted with an earlier rvstate needs it",
     "begun": "its job has begun, and may have changed files of its own",
 }
 
@@ -79,4 +82,6 @@ class Verified:
             if self.reason == "begun":
                 return "rvstate rerun, if its result is needed again"
             return "rvstate stop its job and rvstate rerun it"
+        if self.reason == "needed":
+            return "rvstate stop that job and rvstate rerun it"
         return "rvstate converge"

@@ -128,6 +128,7 @@ remake() {
 
 # What the user had added by hand, each in its version or from where it came.
 put_back() {
+    if [ "$(recipe kind)" = conda ]; then put_back_by_conda; fi
     [ -s "$place/extra" ] || return 0
     for found in "$damaged"/lib/python*/site-packages; do
         if [ -d "$found" ]; then "$fresh/bin/python" "$place/check.py" origins "$found"; fi
@@ -144,6 +145,27 @@ put_back() {
         add "$place/extra-one" || printf '%s\n' "$one" >>"$place/lost"
     done <"$place/extra-wanted"
     return 0
+}
+
+# What conda had brought comes by conda: an index may have something else of that name.
+put_back_by_conda() {
+    : >"$place/extra-pip"
+    : >"$place/extra-conda"
+    while IFS= read -r one; do
+        name=${one%%==*}
+        set -- "$damaged/conda-meta/$name-${one#*==}"-*.json
+        if [ -e "$1" ]; then
+            printf '%s=%s\n' "$name" "${one#*==}" >>"$place/extra-conda"
+        elif ! grep -q -s conda "$damaged"/lib/python*/site-packages/"$name-${one#*==}.dist-info/INSTALLER"; then
+            printf '%s\n' "$one" >>"$place/extra-pip"
+        fi
+    done <"$place/extra"
+    mv "$place/extra-pip" "$place/extra"
+    # shellcheck disable=SC2046 # NAME=VERSION each
+    if [ -s "$place/extra-conda" ] &&
+        ! gently "$conda" install --yes --prefix "$fresh" $(cat "$place/extra-conda") </dev/null; then
+        cat "$place/extra-conda" >>"$place/lost"
+    fi
 }
 
 # add FILE: install what it lists and nothing else; from the cache alone where no index has it.

@@ -1,13 +1,15 @@
 #!/bin/sh
 # Compare what rvstate keeps on scratch with its manifests: full walks, one after another.
-#   main SCRATCH_TEMPLATE HOME ENV_DIGEST
-# ENV_DIGEST: the SHA-256 that the file of variables should have.  Changes nothing but the date of
+#   main SCRATCH_TEMPLATE HOME ENV_DIGEST LIBRARY
+# ENV_DIGEST: the SHA-256 that the file of variables should have.  LIBRARY: the name of the scripts
+# that converge keeps; of others only those are damage that a run needs which has not ended.  Changes nothing but the date of
 # the last verification in each environment (.rvstate/verified: EPOCH sound|damaged|unknown).
 # Says, one a line, a line break in a name as octal 1: `total N`, and for each thing
 #   at KIND PATH      environment, snapshot, variables, scripts
 #   missing|changed|added|unreadable PATH    at most five of each
 #   count MISSING CHANGED ADDED UNREADABLE
-#   why REASON        torn, stamp, interpreter, link, digest, mode, busy, gone, unkept, begun
+#   why REASON        torn, stamp, interpreter, link, digest, mode, busy, gone, unkept, begun,
+#       absent, former, needed
 #   is sound|damaged|unknown
 # shellcheck shell=sh
 # shellcheck disable=SC2154 # rv_* come from lib.sh, which travels in front
@@ -34,7 +36,9 @@ main() {
     for place in "$spaces"/*/*/snapshots/*-????????-??????-????????; do
         if [ -d "$place" ]; then snapshot; fi
     done
-    if [ -e "$rv/env/user.env" ]; then variables "$3"; fi
+    # converge makes the file with its directory, variables or none
+    if [ -d "$rv/env" ]; then variables "$3"; fi
+    library=$4
     for place in "$rv"/lib/*; do
         if [ -d "$place" ]; then scripts; fi
     done
@@ -169,7 +173,9 @@ snapshot() {
 
 variables() {
     at variables "$rv/env/user.env"
-    if [ "$(rv_digest "$rv/env/user.env")" = "$1" ]; then
+    if ! [ -e "$rv/env/user.env" ]; then
+        verdict damaged absent
+    elif [ "$(rv_digest "$rv/env/user.env")" = "$1" ]; then
         verdict sound
     else
         verdict damaged digest
@@ -186,6 +192,23 @@ scripts() {
     done | if command -v sha256sum >/dev/null 2>&1; then sha256sum; else shasum -a 256; fi)
     case $found in
         "${place##*/}"*) verdict sound ;;
-        *) verdict damaged digest ;;
+        *)
+            if [ "${place##*/}" = "$library" ]; then
+                verdict damaged digest
+            elif needed; then
+                verdict damaged needed
+            else
+                verdict unknown former
+            fi
+            ;;
     esac
+}
+
+# Whether a run that has not ended was submitted with the scripts in $place.
+needed() {
+    for run in "$rv"/runs/*; do
+        if [ -e "$run/job" ] && ! [ -e "$run/exit" ] &&
+            grep -q -s -F -e "/lib/${place##*/}/" "$run/job.sh"; then return 0; fi
+    done
+    return 1
 }

@@ -60,7 +60,8 @@ def verify(session: Session, tell: Callable[[str], None]) -> Verification:
 def script(session: Session) -> Script:
     """The one remote command of a verification."""
     digest = desired.env_file(Layout(SYMBOLIC), session.state.variables()).digest
-    return Script("verify", (session.scratch, session.home, digest))
+    library = desired.script_set(Layout(SYMBOLIC)).path.name
+    return Script("verify", (session.scratch, session.home, digest, library))
 
 
 class Reading:

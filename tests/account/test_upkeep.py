@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -55,8 +56,6 @@ def keep(tree: Path, file: Path) -> None:
 
 def verify(laptop: Laptop, status: int) -> dict[str, dict[str, Any]]:
     """Each kind's last thing that `verify --json` tells of."""
-    import json
-
     done = laptop.run("verify", "--json", status=status)
     document = json.loads(done.stdout)
     assert document["remote_commands"] == 1
@@ -107,6 +106,36 @@ def test_what_a_purge_took_is_named(laptop: Laptop, app: Path) -> None:
     said = laptop.run("verify", status=1).stdout
     assert "missing lib/one.py" in said
     assert "→ rvstate converge" in said
+
+
+def test_variables_that_are_gone_are_damage(laptop: Laptop) -> None:
+    """The whole file, not only what it holds; converge brings it back from here."""
+    file = scratch(laptop) / ".rv/env/user.env"
+    file.unlink()
+    found = verify(laptop, 1)["variables"]
+    assert (found["state"], found["reason"]) == ("damaged", "it is gone")
+    laptop.run("converge", "-y")
+    assert file.is_file()
+    assert verify(laptop, 0)["variables"]["state"] == "sound"
+
+
+def test_former_scripts_are_damage_where_a_job_needs_them(laptop: Laptop) -> None:
+    """converge keeps its own only, so what nobody needs is no reason to fail."""
+    former = scratch(laptop) / ".rv/lib/0123456789abcdef"
+    run = scratch(laptop) / ".rv/runs/20260101-000000-00000000"
+    for path, text in (
+        (former / "job.sh", "cut"),
+        (run / "job", "7"),
+        (run / "job.sh", f". {former}/job.sh"),
+    ):
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+    states = []
+    for status in (1, 0):
+        things = json.loads(laptop.run("verify", "--json", status=status).stdout)["things"]
+        states += [t["state"] for t in things if t["path"] == str(former)]
+        (run / "exit").write_text("0 1\n")
+    assert states == ["damaged", "unknown"]
 
 
 @pytest.mark.parametrize("loss", ["stamp", "interpreter", "manifest", "all", "link"])

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
 
+from rvstate import assets
 from rvstate.script import Script
 from tests.runkit import KILLED, Ran, run, write
 
@@ -181,3 +183,24 @@ def test_one_that_lost_its_recipe_too_is_left_to_the_next_run(kept: Place, tmp_p
     (line,) = rebuilt(kept, tmp_path).lines
     assert line.startswith("done 0 it does not keep what it was built from")
     assert not kept.link.is_symlink()
+
+
+def test_what_conda_brought_comes_back_by_conda(tmp_path: Path) -> None:
+    """Its own packages under their names there, never an index's of the same name."""
+    damaged, place = tmp_path / "d1", tmp_path / "fresh/.rvstate"
+    site = "lib/python3.9/site-packages"
+    write(damaged, {"conda-meta/openssl-3.1-h1_0.json": "", "conda-meta/my-tool-2-py_0.json": ""})
+    write(damaged, {f"{site}/my_tool-2.dist-info/INSTALLER": "conda\n"})
+    write(damaged, {f"{site}/extra-1.dist-info/INSTALLER": "pip\n"})
+    write(place, {"recipe": "kind conda\n"})
+    write(place, {"extra": "extra==1\nmy-tool==2\nmy_tool==2\nopenssl==3.1\n"})
+    write(tmp_path, {"conda": f'#!/bin/sh\necho "$@" >{tmp_path}/calls\n'}, executable=True)
+    names = ("lib", "manifest", "build_environment", "heal")
+    text = "\n".join(assets.script(name) for name in names)
+    values = (("damaged", damaged), ("place", place), ("fresh", tmp_path / "fresh"))
+    given = "\n".join(f"{name}={value}" for name, value in (*values, ("conda", tmp_path / "conda")))
+    more = f"generation=$fresh\ncache=/none\n{given}\nput_back_by_conda\n"
+    subprocess.run(["sh", "-c", f"{text}\n{more}"], check=True)
+    assert (place / "extra").read_text() == "extra==1\n"
+    called = (tmp_path / "calls").read_text().split()
+    assert called[-3:] == [str(tmp_path / "fresh"), "my-tool=2", "openssl=3.1"]

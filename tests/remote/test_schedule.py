@@ -286,7 +286,7 @@ def test_a_scheduled_verification_counts_what_is_damaged(there: Account) -> None
     scripts = there.rv / "lib" / ("0" * 16)
     scripts.mkdir(parents=True)
     (scripts / "job.sh").write_text("x")
-    fixed = (str(there.scratch), str(there.home), "no digest")
+    fixed = (str(there.scratch), str(there.home), "no digest", scripts.name)
     text = schedule.program(Script("verify", fixed), "04:17", ())
     place(there).mkdir()
     (place(there) / "run").write_text(text)

@@ -31,7 +31,8 @@ _LAST = {
 def render(spec: JobSpec) -> str:
     """The batch script: `#SBATCH` lines, then the steps, one a line.
 
-    The steps are those of `remote/job.sh`, and for several nodes of `remote/launch.sh`.
+    The steps are those of `remote/job.sh`, for several nodes of `remote/launch.sh`, and for several
+    segments of `remote/chain.sh`.
     It reads as what happens, in order, and passes shellcheck whatever the command was.
     """
     parts = [
@@ -52,6 +53,13 @@ def render(spec: JobSpec) -> str:
     gpus = spec.options.gpus[1] if spec.options.gpus else 1
     if not spec.start and spec.ranks not in (1, gpus):
         parts.append(f"rv_share {spec.ranks}")
+    if spec.chain is not None:
+        known = spec.chain
+        told = (known.total, known.lead, known.signal, known.retries, known.most)
+        parts += [
+            f". {quote(spec.library / 'chain.sh')} || exit 1",
+            f"rv_chain {_words(map(str, told))}",
+        ]
     if spec.start:
         numbers = (str(spec.options.nodes or 1), str(spec.ranks), str(spec.node_wait))
         parts += [

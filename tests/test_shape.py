@@ -26,6 +26,7 @@ FLOORS: tuple[frozenset[str], ...] = (
             "steps",
             "batchscript",
             "diagnose",
+            "chain",
             "following",
             "sweep",
             "elements",

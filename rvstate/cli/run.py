@@ -94,6 +94,22 @@ _COMMAND = (
         help="On several nodes: one program in all, one a node, one a GPU.",
     ),
     click.option(
+        "--total-time",
+        metavar="TIME",
+        help="Go on in segments of --time until it is used up; the program saves when warned.",
+    ),
+    click.option(
+        "--signal",
+        metavar="SIGNAL",
+        help="What warns a segment of its end: USR1, USR2@10m. Default: USR1, 5 minutes ahead.",
+    ),
+    click.option(
+        "--retries",
+        type=click.IntRange(0),
+        metavar="N",
+        help="How many failures of the program do not end a run of segments; default: none.",
+    ),
+    click.option(
         "--array",
         metavar="LIST",
         help="Several elements: 0-99, 1,3,5; 0-99%10 runs ten at once. RV_ARRAY_INDEX tells which.",
@@ -291,6 +307,9 @@ def order_of(
         after=options["after"],
         array=options.get("array") or "",
         sweep=options.get("sweep") or (),
+        total_time=options.get("total_time") or "",
+        signal=options.get("signal") or "",
+        retries=options.get("retries"),
     )
 
 

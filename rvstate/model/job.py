@@ -59,6 +59,25 @@ class Array:
 
 
 @dataclass(frozen=True, slots=True)
+class Chain:
+    """A run that goes on in segments, for longer than one job may be.
+
+    Args:
+        total: Seconds of all segments together.
+        lead: Seconds ahead of a segment's end at which the program is warned.
+        signal: With which it is: `USR1` or `USR2`.
+        retries: How many failures of the program do not end it.
+        most: Segments that there are at most, whatever happens.
+    """
+
+    total: int
+    lead: int
+    signal: str
+    retries: int
+    most: int
+
+
+@dataclass(frozen=True, slots=True)
 class Element:
     """One element of an array, as far as anybody knows it; fields as in `RunRecord`."""
 
@@ -104,6 +123,7 @@ class JobSpec:
         array: Its elements; None for one job.
         choices: Options of sbatch, in words, for each of several jobs of which one runs; empty for
             a single job, whose options say it all.
+        chain: Its segments; None for one.
     """
 
     run_id: str
@@ -132,6 +152,7 @@ class JobSpec:
     choices: tuple[tuple[str, ...], ...] = ()
     after: tuple[Dependency, ...] = ()
     array: Array | None = None
+    chain: Chain | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +186,9 @@ class RunRecord:
         index: Which element of an array this is; None for a whole run.
         begun: Whether its submission was; a run that was refused before never became a job.
         copies: Jobs that were submitted for it and of which one runs; empty where there was one.
+        chain: Its segments; None for one.
+        segment: Which of them is the last that has begun.
+        spent: Seconds of those that have ended.
     """
 
     run_id: str
@@ -193,6 +217,9 @@ class RunRecord:
     index: int | None = None
     begun: bool = True
     copies: tuple[str, ...] = ()
+    chain: Chain | None = None
+    segment: int = 0
+    spent: int = 0
 
     @property
     def is_over(self) -> bool:

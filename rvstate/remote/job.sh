@@ -33,6 +33,7 @@ rv_begin() {
     rv_env_file=
     rv_errors=
     rv_terminated=
+    rv_warning=
     rv_deliver=rv_to_child
     mkdir -p "$RV_OUTPUT_DIR" "$RV_CHECKPOINT_DIR" || rv_give_up "cannot make $RV_OUTPUT_DIR"
     rv_log=$1/logs/$3-$RV_JOB_ID.err
@@ -87,12 +88,17 @@ rv_announce() {
     (. "$1/lib.sh" && . "$1/notify.sh" && main started "$rv_run_dir") </dev/null >/dev/null 2>&1 || :
 }
 
+# rv_cancelled: whether the user has given up the run, or this element of it.
+rv_cancelled() {
+    [ -e "$rv_run_dir/cancelled" ] || [ -e "$RV_RUN_DIR/cancelled" ]
+}
+
 # rv_claim: of two jobs that one run may have become only one goes on, and the run knows its job
 # even where nobody heard sbatch answer.
 rv_claim() {
     local owner turn own=$RV_RUN_DIR/.claim-$RV_JOB_ID
     rv_visiting && return 0
-    if [ -e "$rv_run_dir/cancelled" ]; then
+    if rv_cancelled; then
         printf 'rvstate: this run was cancelled; nothing was run\n' >&2
         exit 1
     fi
@@ -163,10 +169,10 @@ rv_give_up() {
     exit 1
 }
 
-# rv_record STATUS: what `rvstate ps` reads where accounting lags or is absent.
+# rv_record STATUS [WHY]: what `rvstate ps` reads where accounting lags or is absent.
 rv_record() {
     rv_visiting && return 0
-    printf '%s %s\n' "$1" "$(date +%s)" >"$RV_RUN_DIR/.exit" &&
+    printf '%s\n' "$1 $(date +%s)${2:+ $2}" >"$RV_RUN_DIR/.exit" &&
         mv "$RV_RUN_DIR/.exit" "$RV_RUN_DIR/exit"
     # the names alone tell of a thousand elements, without opening a file
     if [ "$RV_RUN_DIR" != "$rv_run_dir" ]; then : >"$rv_run_dir/ended/$RV_ARRAY_INDEX-$1"; fi
@@ -442,8 +448,12 @@ rv_await() {
         # shellcheck disable=SC2064 # the name now, not then
         trap "rv_pass_on $signal" "$signal"
     done
+    rv_child=
+    rv_early=
     "$@" &
     rv_child=$!
+    # what came before its number was known
+    for signal in $rv_early; do rv_pass_on "$signal"; done
     # a signal ends `wait` early; the program may still be saving
     while :; do
         rv_signalled=
@@ -457,6 +467,7 @@ rv_await() {
 rv_end() {
     rv_copy_kept loud
     rv_note_changes
+    if [ -n "$rv_warning" ]; then rv_segment_ends "$1"; fi
     if { [ "$1" -ne 0 ] || [ -n "$rv_terminated" ]; } && rv_requeued; then
         # this attempt ends, and the run does not
         printf 'rvstate: Slurm has put this job back into its queue and will start it again\n' >&2
@@ -485,7 +496,12 @@ rv_pass_on() {
     local turn
     rv_signalled=yes
     [ "$1" != TERM ] || rv_terminated=yes
+    if [ -z "$rv_child" ]; then
+        rv_early="$rv_early $1"
+        return 0
+    fi
     "$rv_deliver" "$1"
+    if [ -n "$rv_warning" ]; then rv_heard "$1"; fi
     [ "$1" = TERM ] && [ "${#rv_kept[@]}" -gt 0 ] || return 0
     for turn in 1 2 3 4; do
         kill -0 "$rv_child" 2>/dev/null || return 0
@@ -496,5 +512,60 @@ rv_pass_on() {
 
 # rv_to_child SIGNAL: to the program; rv_deliver names what is done with a signal.
 rv_to_child() {
-    kill -s "$1" "$rv_child" 2>/dev/null
+    case $1 in
+        USR1 | USR2) rv_to_catchers "$1" ;;
+        *) kill -s "$1" "$rv_child" 2>/dev/null ;;
+    esac
+}
+
+# rv_to_catchers SIGNAL: to the programs that wait for it; all others would die of it: shells,
+# launchers.  A process that is a copy of one that got it (a data loader's) is not asked to save, too.
+rv_to_catchers() {
+    local pid parent signal told=' '
+    signal=$(kill -l "$1")
+    if ! [ -r /proc/self/status ]; then
+        kill -s "$1" "$rv_child" 2>/dev/null
+        return
+    fi
+    # who is told may be gone at once, so all are chosen first
+    while read -r pid parent; do
+        rv_catches "$pid" "$signal" || continue
+        case $told in
+            *" $parent "* | *" -$parent "*)
+                # a copy of a copy is one, too
+                if rv_same "$pid" "$parent"; then pid=-$pid; fi
+                ;;
+        esac
+        told="$told$pid "
+    done < <(rv_tree "$rv_child")
+    for pid in $told; do
+        case $pid in -*) ;; *) kill -s "$1" "$pid" 2>/dev/null ;; esac
+    done
+}
+
+# rv_catches PID NUMBER: whether a process has a handler for the signal (proc(5), SigCgt).
+rv_catches() {
+    local mask
+    mask=$(sed -n 's/^SigCgt:[^0-9a-f]*//p' "/proc/$1/status" 2>/dev/null)
+    [ -n "$mask" ] && (((16#$mask >> ($2 - 1)) & 1))
+}
+
+# rv_same PID PID: whether both are one program, started once.
+rv_same() {
+    cmp -s "/proc/$1/cmdline" "/proc/$2/cmdline" && cmp -s "/proc/$1/environ" "/proc/$2/environ"
+}
+
+# rv_tree PID: the process and all that came of it, parents first, each with its parent.
+rv_tree() {
+    ps -A -o pid= -o ppid= | awk -v top="$1" '
+        { children[$2] = children[$2] " " $1; parent[$1] = $2 }
+        END {
+            list[1] = top
+            last = 1
+            for (at = 1; at <= last; at++) {
+                print list[at], parent[list[at]] + 0
+                count = split(children[list[at]], found, " ")
+                for (i = 1; i <= count; i++) list[++last] = found[i]
+            }
+        }'
 }

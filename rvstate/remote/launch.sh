@@ -147,7 +147,7 @@ rv_on_all() {
 rv_to_nodes() {
     case $1 in
         USR1 | USR2) kill -s "$1" "$rv_child" 2>/dev/null ;;
-        *) scancel --signal="$1" "$SLURM_JOB_ID.0" 2>/dev/null || kill -s "$1" "$rv_child" 2>/dev/null ;;
+        *) scancel --signal="$1" "$RV_JOB_ID.0" 2>/dev/null || kill -s "$1" "$rv_child" 2>/dev/null ;;
     esac
 }
 

@@ -152,6 +152,8 @@ worst() {
 # how: set event from state, and code from the job's own record; 1 where it has not ended.
 how() {
     if [ -z "$code" ]; then code=$(sed 's/ .*//' "$run/exit" 2>/dev/null); fi
+    # of several segments the whole time was used up
+    if [ "$state" = FAILED ] && grep -q ' total$' "$run/exit" 2>/dev/null; then state=TIMEOUT; fi
     case $state in
         COMPLETED) event=COMPLETED ;;
         TIMEOUT | DEADLINE) event=TIMEOUT ;;

@@ -57,7 +57,7 @@ _TYPED = {
     "ntasks": "`srun -n`, or --start,",
     "ntasks-per-node": "`srun -n`, or --start,",
     "partition": "--partition",
-    "signal": "signal",
+    "signal": "--signal",
     "tasks-per-node": "`srun -n`, or --start,",
     "time": "--time",
 }

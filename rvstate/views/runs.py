@@ -14,6 +14,7 @@ from rvstate.diff import human_bytes
 from rvstate.hardware import Trouble
 from rvstate.model.job import JobSpec, RunRecord
 from rvstate.slurm import duration
+from rvstate.slurm.states import JobState
 from rvstate.workflows.run.prepared import Prepared, Submitted, command_line
 
 # how many runs that have ended are shown unasked
@@ -121,14 +122,27 @@ def show_runs(records: tuple[RunRecord, ...], *, everything: bool) -> None:
         (
             r.job or "-",
             r.name,
-            r.state.value,
+            state_word(r),
             "" if r.elapsed is None else duration.render(r.elapsed),
             f"{r.project} {r.branch or '-'}@{(r.commit or '-')[:7]}{'*' if r.dirty else ''}",
-            "; ".join(filter(None, (elements.counts(r.elements), r.reason))),
+            "; ".join(filter(None, (elements.counts(r.elements), _segments(r), r.reason))),
         )
         for r in shown
     ]
     _table(rows)
+
+
+def state_word(record: RunRecord) -> str:
+    """A run's state: Slurm's, and RESUBMITTED where it waits for its next segment."""
+    again = record.state is JobState.PENDING and record.segment > 0
+    return "RESUBMITTED" if again else record.state.value
+
+
+def _segments(record: RunRecord) -> str:
+    if record.chain is None or not record.segment:
+        return ""
+    total = duration.render(record.chain.total)
+    return f"segment {record.segment}, {duration.render(record.elapsed or 0)} of {total}"
 
 
 def show_elements(record: RunRecord) -> None:
@@ -251,7 +265,7 @@ def _run(record: RunRecord) -> dict[str, Any]:
         "run_id": record.run_id,
         "job_id": record.job,
         "name": record.name,
-        "state": record.state.value,
+        "state": state_word(record),
         "reason": record.reason,
         "exit_code": record.exit_code,
         "elapsed_seconds": record.elapsed,
@@ -264,7 +278,14 @@ def _run(record: RunRecord) -> dict[str, Any]:
         "error_log": record.error_log,
         "command": list(record.command),
         **_elements(record),
+        **_chain(record),
     }
+
+
+def _chain(record: RunRecord) -> dict[str, Any]:
+    if record.chain is None:
+        return {}
+    return {"segment": record.segment, "total_seconds": record.chain.total}
 
 
 def _elements(record: RunRecord) -> dict[str, Any]:

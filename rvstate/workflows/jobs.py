@@ -14,7 +14,7 @@ from rvstate import elements, following, hardware, holding, logmerge, process
 from rvstate.errors import ConfigError, RvstateError, UnreachableError
 from rvstate.hardware import Trouble
 from rvstate.holding import Held
-from rvstate.model.job import Dependency, Element, RunRecord
+from rvstate.model.job import Chain, Dependency, Element, RunRecord
 from rvstate.model.layout import SYMBOLIC, Layout
 from rvstate.script import Answer, Script
 from rvstate.shell import join
@@ -36,7 +36,12 @@ _LAST_LINES = 50
 # of a node's error log, where each of its ranks tells how it failed, and its launcher behind them
 _TOLD_LINES = 1000
 # what is read of a run's own records, as remote/jobs.sh tells it
-_RECORDS = ("job", "exit", "intent", "receipt.json", "notify/due", "hold/state", "ended", "copies")
+_RECORDS = frozenset(
+    {
+        *("job", "exit", "intent", "receipt.json", "notify/due", "hold/state", "ended", "copies"),
+        "chain",
+    }
+)
 _MOST_LOGS = 64  # elements whose logs are shown together
 _READ_MOST = 4 << 20  # bytes; of each file, as remote/read_log.sh has it
 # paths before any look: the scripts put the real roots in
@@ -56,6 +61,10 @@ class Facts:
     marks: tuple[tuple[int, int | None], ...] = ()
     """Of an array: elements that have begun, with their exit codes where they have ended."""
     copies: str = ""
+    segments: tuple[int, int] = (0, 0)
+    """How many segments have begun, and how many seconds those took that have ended."""
+    used_up: bool = False
+    """Whether the time of all segments is used up."""
 
 
 def runs(session: Session, *, states: bool = True) -> tuple[RunRecord, ...]:
@@ -92,6 +101,7 @@ def read_runs(session: Session, answer: Answer, *, states: bool = True) -> tuple
             job = (fact.job or "").partition(",")[0]
             row = queue.get(job) or queue.get(f"rvstate:{run_id}")
             one = _one_of_several(_from_slurm(run_id, fact, row, accounting.get(job)))
+            one = _in_segments(one, fact)
             found.append(_with_elements(one, fact, queue, accounting) if one.array else one)
     records = tuple(found)
     return tuple(_with_reason(records, record) for record in records)
@@ -140,6 +150,17 @@ def decided(session: Session, record: RunRecord, tell: Callable[[str], None]) ->
 def _with_reason(records: tuple[RunRecord, ...], record: RunRecord) -> RunRecord:
     reason = following.waiting(records, record) if record.after else ""
     return replace(record, reason=reason) if reason else record
+
+
+def _in_segments(run: RunRecord, fact: Facts) -> RunRecord:
+    """A run of several segments as one: the time of all, and TIMEOUT where that is used up."""
+    if run.chain is None or run.array is not None:
+        return run
+    segment, spent = fact.segments
+    active = run.state is JobState.RUNNING
+    elapsed = spent + ((run.elapsed or 0) if active else 0) if segment else run.elapsed
+    state = JobState.TIMEOUT if fact.used_up and run.state is JobState.FAILED else run.state
+    return replace(run, state=state, elapsed=elapsed, segment=segment, spent=spent)
 
 
 def _with_elements(
@@ -208,7 +229,11 @@ def _fact(files: dict[str, str]) -> Facts:
     held = holding.read(files.get("hold/state", ""))
     begun, untold = "intent" in files, "notify/due" in files
     copies = files.get("copies", "")
-    return Facts(files.get("job") or None, code, receipt, begun, untold, held, marks, copies)
+    words = files.get("chain", "").split()
+    segments = (int(words[0]), int(words[1])) if "".join(words[:2]).isdigit() else (0, 0)
+    used_up = files.get("exit", "").split(" ")[2:] == ["total"]
+    job = files.get("job") or None
+    return Facts(job, code, receipt, begun, untold, held, marks, copies, segments, used_up)
 
 
 def _queue(answer: Answer) -> dict[str, JobRow]:
@@ -251,6 +276,7 @@ def _base(run_id: str, fact: Facts) -> RunRecord:
         jobs=jobs,
         array=elements.from_receipt(receipt.get("array")),
         copies=tuple(fact.copies.split(",")) if fact.copies else (),
+        chain=Chain(**receipt["chain"]) if receipt.get("chain") else None,
         name=name,
         state=JobState.UNKNOWN,
         exit_code=fact.exit_status,
@@ -766,6 +792,15 @@ def stop(session: Session, records: tuple[RunRecord, ...], tell: Callable[[str],
         place = Path(session.scratch) / ".rv" / "process"
         for job in jobs:
             process.stop(place, int(job))
+        return
+    if any(record.chain for record in records):
+        pairs = (
+            (run_directory(r), ",".join(r.jobs) or r.job or "") for r in records if r.jobs or r.job
+        )
+        words = [word for pair in pairs for word in pair]
+        answer = session.transport.run(Script("stop", (session.scratch, session.home, *words)))
+        if answer.status != 0:
+            raise RvstateError(f"scancel failed: {answer.errors.strip()}", "Try again.")
         return
     done = session.transport.execute(join(("scancel", *jobs)))
     if done.status != 0:

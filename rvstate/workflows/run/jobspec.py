@@ -5,14 +5,14 @@ from __future__ import annotations
 import posixpath
 from dataclasses import replace
 
-from rvstate import command, git, notification, sweep
+from rvstate import chain, command, git, notification, sweep
 from rvstate import desired as desired_state
 from rvstate.errors import ConfigError, RefusedError
 from rvstate.holding import PATIENCE
 from rvstate.launch import Launch
 from rvstate.model.environment.package import Package, uses_paths
 from rvstate.model.environment.spec import EnvironmentSpec
-from rvstate.model.job import Array, JobSpec
+from rvstate.model.job import Array, Chain, JobSpec
 from rvstate.model.layout import Layout, Workspace
 from rvstate.model.project import Project, Tree
 from rvstate.model.site import Site
@@ -65,6 +65,9 @@ def job_spec(
     if order.array or order.sweep:
         array = _array(order, site, package)
         words = sweep.command(words, array)
+    segments = None
+    if order.total_time or order.signal or order.retries is not None:
+        segments = _chain(order, site, asked_for)
     log = literal_path(layout.logs) + ("/%x-%A_%a" if array else "/%x-%j")
     mail_type, mail_user = notification.mail_options(settings, site)
     options = replace(
@@ -79,6 +82,9 @@ def job_spec(
         comment=f"rvstate:{run_id}",
         export="NONE",
         array=array.parts[0][1] if array else "",
+        # to the batch shell, which hands it to the user's programs; and Slurm may start it again
+        signal=f"B:{segments.signal}@{segments.lead}" if segments else "",
+        requeue=True if segments else None,
     )
     modules = (
         settings.modules.cuda or site.modules.cuda,
@@ -114,6 +120,7 @@ def job_spec(
         extensions=package is not None and package.extensions,
         keep=order.keep,
         array=array,
+        chain=segments,
         announce=notification.by_webhook(settings),
         start=launch.start,
         ranks=launch.ranks,
@@ -128,6 +135,21 @@ def _command(order: Order, layout: Layout, run_id: str) -> tuple[str, ...]:
         return command.resolve(order.words)
     script = desired_state.script_set(layout).path / "hold.sh"
     return ("sh", script, layout.run(run_id), str(PATIENCE), order.held)
+
+
+def _chain(order: Order, site: Site, asked_for: SbatchOptions) -> Chain | None:
+    """The segments that were asked for.
+
+    Raises:
+        ConfigError: What was asked for does not fit.
+        RefusedError: Jobs need no segments here.
+    """
+    if site.scheduler == "process":
+        raise RefusedError(
+            "Jobs of this machine end when they are done, so there are no segments (--total-time).",
+            "Leave out --time and --total-time, or run it on a cluster.",
+        )
+    return chain.chain(order.total_time, order.signal, order.retries, asked_for.time)
 
 
 def _array(order: Order, site: Site, package: Package | None) -> Array:

@@ -34,6 +34,9 @@ class Order:
         code: Whether the workspace itself is worked in, and not a snapshot.
         array: Which elements, as `--array` names them; empty for one job, or all of a sweep.
         sweep: Parameters, as `--sweep` names them.
+        total_time: How long it goes on in all, in segments; empty for one job.
+        signal: What warns a segment of its end, as `--signal` names it.
+        retries: How many failures do not end it, or None.
     """
 
     words: tuple[str, ...]
@@ -51,6 +54,9 @@ class Order:
     code: bool = False
     array: str = ""
     sweep: tuple[str, ...] = ()
+    total_time: str = ""
+    signal: str = ""
+    retries: int | None = None
 
 
 def ordered(found: dict[str, Any], directory: Path, run_id: str = "") -> Order:
@@ -87,4 +93,7 @@ def ordered(found: dict[str, Any], directory: Path, run_id: str = "") -> Order:
         code=bool(order.get("code")),
         array=str(order.get("array", "")),
         sweep=tuple(order.get("sweep", ())),
+        total_time=str(order.get("total_time", "")),
+        signal=str(order.get("signal", "")),
+        retries=order.get("retries"),
     )

@@ -9,7 +9,7 @@ from typing import Any
 from rvstate import elements
 from rvstate.errors import ConfigError
 from rvstate.model.environment.spec import EnvironmentSpec
-from rvstate.model.job import JobSpec
+from rvstate.model.job import Chain, JobSpec
 from rvstate.paths import RemotePath
 from rvstate.slurm.options import SbatchOptions
 from rvstate.workflows.run.prepared import Prepared, log_parts
@@ -59,8 +59,12 @@ def receipt(session: Session, prepared: Prepared, job: str | None) -> dict[str, 
             "code": order.code,
             "array": order.array,
             "sweep": list(order.sweep),
+            "total_time": order.total_time,
+            "signal": order.signal,
+            "retries": order.retries,
         },
         "array": elements.to_receipt(spec.array),
+        "chain": asdict(spec.chain) if spec.chain else None,
         "after": [asdict(d) for d in spec.after],
         # what its script was rendered from, so that it can be made once more
         "spec": told(spec),
@@ -73,10 +77,10 @@ def receipt(session: Session, prepared: Prepared, job: str | None) -> dict[str, 
 def told(spec: JobSpec) -> dict[str, Any]:
     """A job as `spec_in` reads it.
 
-    Which runs it follows is said by names of runs, in its order; its array beside it.
+    Which runs it follows is said by names of runs, in its order; array and segments beside it.
     """
     options = _values(replace(spec.options, dependency=""))
-    return {**_values(replace(spec, after=(), array=None)), "options": options}
+    return {**_values(replace(spec, after=(), array=None, chain=None)), "options": options}
 
 
 def _values(value: JobSpec | SbatchOptions | EnvironmentSpec) -> dict[str, Any]:
@@ -96,7 +100,9 @@ def spec_in(found: dict[str, Any]) -> JobSpec:
         values = {key: _tuples(value) for key, value in dict(said).items()}  # type: ignore[arg-type]
         options = SbatchOptions(**{k: _tuples(v) for k, v in values.pop("options").items()})
         values |= {key: RemotePath(values[key]) for key in _PATHS if key in values}
-        return JobSpec(**values, options=options, array=elements.from_receipt(found.get("array")))
+        values["array"] = elements.from_receipt(found.get("array"))
+        values["chain"] = Chain(**found["chain"]) if found.get("chain") else None
+        return JobSpec(**values, options=options)
     except (TypeError, KeyError, AttributeError) as error:
         raise ConfigError(
             f"The receipt of run {found.get('run_id')} does not say how its job was made: another "

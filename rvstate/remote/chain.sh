@@ -11,14 +11,18 @@
 # rv_chain TOTAL LEAD SIGNAL RETRIES MOST: seconds in all, seconds of warning, its signal, how often
 # it may fail, how many segments there are at most.
 rv_chain() {
-    local began=0
+    local began=0 line
     rv_total=$1
     rv_lead=$2
     rv_retries=$4
     rv_segment=0
     rv_spent=0
     rv_crashes=0
-    { read -r rv_segment rv_spent began rv_crashes <"$RV_RUN_DIR/chain"; } 2>/dev/null
+    line=$(cat "$RV_RUN_DIR/chain" 2>/dev/null)
+    # a scratch file system may lose or cut it
+    if [[ $line =~ ^[0-9]+\ [0-9]+\ [0-9]+\ [0-9]+$ ]]; then
+        read -r rv_segment rv_spent began rv_crashes <<<"$line"
+    fi
     RV_SEGMENT=$rv_segment
     RV_ELAPSED=$rv_spent
     if ! rv_visiting; then

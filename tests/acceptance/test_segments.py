@@ -191,22 +191,28 @@ def test_preemption_and_node_failure_begin_a_segment(
         until(begun(cluster, each, 1))
     crowd_out(cluster, pre)
     until(begun(cluster, pre, 2))
+    # they may have shared a node
+    until(lambda: shown(laptop, cancel)["state"] == "RUNNING")
+    count = shown(laptop, cancel)["segment"]
+    until(begun(cluster, cancel, count))
     update = ("scontrol", "update", "partitionname=preempt")
     cluster.exec(*update, "PreemptMode=CANCEL")
     try:
         crowd_out(cluster, cancel)
-        until(begun(cluster, cancel, 2))
+        until(begun(cluster, cancel, count + 1))
     finally:
         cluster.exec(*update, "PreemptMode=REQUEUE")
+    until(lambda: shown(laptop, pre)["state"] == "RUNNING")
+    count = shown(laptop, pre)["segment"]
     cluster.fault("down", where(cluster, pre))
     until(lambda: shown(laptop, pre)["state"] == "RESUBMITTED")
     cluster.heal()
-    until(begun(cluster, pre, 3))
+    until(begun(cluster, pre, count + 1))
     for name in names:
         finish(cluster, name)
     for each in (pre, cancel):
         until(lambda each=each: shown(laptop, each)["state"] == "COMPLETED")
-    assert [shown(laptop, each)["segment"] for each in (pre, cancel)] == [3, 2]
+    assert shown(laptop, pre)["segment"] > count
 
 
 def where(cluster: Any, found: dict[str, Any]) -> str:

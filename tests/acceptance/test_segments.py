@@ -182,49 +182,33 @@ def test_preemption_and_node_failure_begin_a_segment(
     cluster: Any, laptop: Laptop, app: Path
 ) -> None:
     """What Slurm interrupts is begun again by Slurm, and by us where the site would cancel it."""
-    names = ("pre", "cancel")
-    pre, cancel = (
-        laptop.submit(*SEGMENTS, *("-p", "preempt", "--name", name, "train.py"), cwd=app)
-        for name in names
-    )
-    for each in (pre, cancel):
-        until(begun(cluster, each, 1))
-    crowd_out(cluster, pre)
-    until(begun(cluster, pre, 2))
-    # they may have shared a node
-    until(lambda: shown(laptop, cancel)["state"] == "RUNNING")
-    count = shown(laptop, cancel)["segment"]
-    until(begun(cluster, cancel, count))
+    # a node that no job of the other tests is on
+    node = "udc-an25-1"
+    where = ("-p", "preempt", "--sbatch", f"nodelist={node}")
+    found = laptop.submit(*SEGMENTS, *where, "--name", "pre", "train.py", cwd=app)
+    until(begun(cluster, found, 1))
+    crowd_out(cluster, node)
+    until(begun(cluster, found, 2))
     update = ("scontrol", "update", "partitionname=preempt")
     cluster.exec(*update, "PreemptMode=CANCEL")
     try:
-        crowd_out(cluster, cancel)
-        until(begun(cluster, cancel, count + 1))
+        crowd_out(cluster, node)
+        until(begun(cluster, found, 3))
     finally:
         cluster.exec(*update, "PreemptMode=REQUEUE")
-    until(lambda: shown(laptop, pre)["state"] == "RUNNING")
-    count = shown(laptop, pre)["segment"]
-    cluster.fault("down", where(cluster, pre))
-    until(lambda: shown(laptop, pre)["state"] == "RESUBMITTED")
+    cluster.fault("down", node)
+    until(lambda: shown(laptop, found)["state"] == "RESUBMITTED")
     cluster.heal()
-    until(begun(cluster, pre, count + 1))
-    for name in names:
-        finish(cluster, name)
-    for each in (pre, cancel):
-        until(lambda each=each: shown(laptop, each)["state"] == "COMPLETED")
-    assert shown(laptop, pre)["segment"] > count
+    until(begun(cluster, found, 4))
+    finish(cluster, "pre")
+    until(lambda: shown(laptop, found)["state"] == "COMPLETED")
+    assert shown(laptop, found)["segment"] == 4
 
 
-def where(cluster: Any, found: dict[str, Any]) -> str:
-    """The node of a job."""
-    return str(cluster.exec("squeue", "-h", "-j", found["job_id"], "-o", "%N").stdout.strip())
-
-
-def crowd_out(cluster: Any, found: dict[str, Any]) -> None:
-    """Have another job take its place."""
-    node = where(cluster, found)
-    words = ("sbatch", "-A", "mygroup", "-p", "standard", "-w", node, "--exclusive", "--time=1")
-    cluster.run_as("abc1de", *words, "--output=/dev/null", "--wrap=sleep 3")
+def crowd_out(cluster: Any, node: str) -> None:
+    """Have another job take the place of those in partition preempt."""
+    words = ("sbatch", "-A", "mygroup", "-p", "interactive", "-w", node, "--exclusive", "--time=1")
+    cluster.run_as("abc1de", *words, "--output=/dev/null", "--wrap=sleep 2")
 
 
 def test_a_real_limit(cluster: Any, laptop: Laptop, real: dict[str, Any]) -> None:

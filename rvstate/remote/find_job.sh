@@ -40,7 +40,8 @@ main() {
     fi
     if [ -f "$run/choices" ]; then
         # the one that has begun meanwhile has written that it is the run
-        printf '%s\n' "$job" | rv_store "$run/copies" 600 && ln "$run/copies" "$run/job" 2>/dev/null
+        printf '%s\n' "$job" | rv_store "$run/copies" 600
+        rv_store_first "$run"
     else
         printf '%s\n' "$job" | rv_store "$run/job" 600
     fi

@@ -245,6 +245,13 @@ rv_fill_store() {
     fi
 }
 
+# rv_store_first RUN_DIR: its jobs become what the run is, unless one of them has written that already;
+# where a file system has no hard links, a moment later.
+rv_store_first() {
+    if ! ln "$1/copies" "$1/job" 2>/dev/null; then (set -C && cat "$1/copies" >"$1/job") 2>/dev/null; fi
+    return 0
+}
+
 # rv_told NUMBER STATUS TEXT: say what became of one change, in one line: the last line of TEXT, in
 # which rv_fail gives the reason.
 rv_told() {

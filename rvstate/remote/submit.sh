@@ -136,7 +136,8 @@ record() {
     if ! [ -f "$run/choices" ]; then
         printf '%s\n' "$job" | rv_store "$run/job" 600
     else
-        printf '%s\n' "$job" | rv_store "$run/copies" 600 && ln "$run/copies" "$run/job" 2>/dev/null
+        printf '%s\n' "$job" | rv_store "$run/copies" 600
+        rv_store_first "$run"
     fi
 }
 

@@ -78,6 +78,17 @@ def test_each_is_asked_for_in_its_own_words(place: Path) -> None:
     assert len(queue(place)) == 3
 
 
+def test_a_file_system_without_hard_links(place: Path) -> None:
+    """The jobs are recorded there too, and the one that has started stands."""
+    (place / "ln").write_text('#!/bin/sh\n[ "$1" = -s ] && exec /bin/ln "$@"\nexit 1\n')
+    (place / "ln").chmod(0o755)
+    assert submit(place).lines == ["submitted 41,42,43"]
+    assert kept(place, "job") == "41,42,43"
+    (place / "runs" / RUN / "job").write_text("42\n")
+    (place / "runs" / RUN / "copies").unlink()
+    assert submit(place).lines == ["found 42"]
+
+
 @pytest.mark.parametrize("first", [41, 42, 43])
 def test_one_that_starts_meanwhile_is_the_run(place: Path, first: int) -> None:
     """What was not submitted yet is not, what was is ended, and the run stays that job."""

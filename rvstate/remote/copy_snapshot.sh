@@ -38,7 +38,8 @@ main() {
             printf 'copied\n'
         return
     fi
-    rm -rf "$part" "$list"
+    rm -rf "$part" "$list" "$run/package"
+    rmdir "$run" 2>/dev/null
     if [ "$failed" = yes ]; then
         rv_fail "the snapshot could not be copied (is scratch full?)" || return 1
     fi

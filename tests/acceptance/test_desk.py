@@ -264,10 +264,10 @@ def test_a_watched_tree_is_pushed_through_a_lost_connection(cluster: Any, tmp_pa
 
     process = laptop.start("sync", "watch", cwd=app)
     try:
-        until(there("a.txt\n1"))
+        until(there("a.txt\n1"), 120)
         (app / "a.txt").write_text("2")
         (app / "x.log").write_text("noise")
-        until(there("a.txt\n2"))
+        until(there("a.txt\n2"), 120)
         # not refused alone: what is open would go on serving
         cluster.fault("drop")
         cluster.fault("refuse")
@@ -277,7 +277,7 @@ def test_a_watched_tree_is_pushed_through_a_lost_connection(cluster: Any, tmp_pa
         assert any("Tries again in 2 s" in line for line in said)
         (app / "b.txt").write_text("new")
         cluster.heal()
-        until(there("a.txt\nb.txt\n3"))
+        until(there("a.txt\nb.txt\n3"), 120)
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=30)
     finally:

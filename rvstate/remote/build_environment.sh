@@ -49,6 +49,7 @@ build_main() {
     # what killed builds left
     find "$lock".by-* -mtime +1 -exec rm -f {} +
     digest=${generation##*/}
+    adopt "$generation"
     if [ "$(head -n 1 "$generation/.rvstate-environment" 2>/dev/null)" != "$digest" ] ||
         ! [ -x "$generation/bin/python" ]; then
         room && take_inputs || return 1
@@ -630,6 +631,11 @@ switch() {
 # between its two renames, the whole one is put in its place.
 arrive() {
     rv_lock "${1%/*}/lock" 600 || return 1
+    adopt "$1"
+}
+
+# adopt GENERATION: finish what a killed mender left between its two renames.
+adopt() {
     if ! [ -x "$1/bin/python" ] && [ -s "${1%/*}/.healing/${1##*/}/.rvstate-environment" ]; then exchange "$1"; fi
 }
 

@@ -192,3 +192,38 @@ def test_what_was_removed_by_hand_is_missing(story: Story) -> None:
     story.pip("uninstall", "-y", "tiny")
     story.heal()
     assert story.versions()["tiny"] == "1.0"
+
+
+RACE = """
+import shutil, sys
+from rvstate.infra import runs
+submitting, place = runs.run, sys.argv.pop()
+def run(*words):
+    global place
+    if place:
+        shutil.rmtree(place)
+    place = ""
+    return submitting(*words)
+runs.run = run
+from rvstate.cli import main
+main()
+"""
+
+
+def test_an_environment_that_goes_before_submission_is_built_again(story: Story) -> None:
+    """A prune came between the look and the job: one job, in a whole environment."""
+    before = len(story.laptop.document("ps")["runs"])
+    words = ("run", "--json", "python", "-c", "import tiny; print(tiny.VERSION)")
+    done = subprocess.run(
+        [sys.executable, "-c", RACE, *words, str(story.generation)],
+        cwd=story.app,
+        env=story.laptop.env,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["environment"] == str(story.generation)
+    story.laptop.await_state(found["run_id"], "COMPLETED")
+    assert Path(found["log"]).read_text() == "1.0\n"
+    assert len(story.laptop.document("ps")["runs"]) == before + 1

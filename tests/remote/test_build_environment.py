@@ -265,3 +265,16 @@ def test_a_generation_has_a_manifest(place: Place) -> None:
     assert b"\0./bin/python//ff " in text
     assert text.startswith(b"./.rvstate/check.py//ff ")
     assert text.endswith(b"\0//\0")
+
+
+def test_what_a_killed_mender_left_is_taken_and_not_built(place: Place) -> None:
+    """It died between its two renames: the whole one lies aside."""
+    place.build()
+    generation, calls = place.generation("d1"), place.calls()
+    aside = generation.parent / ".healing/d1"
+    aside.parent.mkdir()
+    generation.rename(aside)
+    assert place.build().lines[-1] == f"built {generation}"
+    assert (generation / "bin/python").exists()
+    assert place.calls() == calls
+    assert not aside.parent.exists()

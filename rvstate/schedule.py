@@ -25,6 +25,7 @@ _JOB = (f"--job-name={CHAIN}", "--comment=rvstate-keepalive")
 # Slurm puts this before the lines of an entry whose job was cancelled.
 _DISABLED = "\n#DISABLED: "
 _LIMIT = "01:00:00"
+_OWN = "this machine is the login node itself, whose cron is remote-cron"
 _ANOTHER = "set schedule in [scratch_keepalive] to another kind"
 
 
@@ -46,7 +47,7 @@ class Option:
     def why_not(self) -> str:
         """One clause; empty where it is possible."""
         if self.policy == "forbidden":
-            return "the site does not allow it" if self.how not in HERE else "it is the site's own"
+            return "the site does not allow it" if self.how not in HERE else _OWN
         return self.lack
 
     @property

@@ -30,6 +30,8 @@ READS = [
     ("usage",),
     ("prune", "--dry-run"),
     ("status",),
+    ("keepalive", "status"),
+    ("keepalive", "schedule"),
     ("completion", "bash"),
 ]
 

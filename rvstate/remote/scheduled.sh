@@ -37,7 +37,7 @@ rv_start() {
         printf 'ended %s\nstatus %s\n' "$(date +%s)" "$status"
         awk '/^is damaged$/ { damaged++ } /^rvstate: / { said = substr($0, 10) }
             END { printf "damaged %d\n", damaged; if (said) print "said " said }' "$log"
-    } | rv_store "$dir/last" 600 2>/dev/null
+    } 2>/dev/null | rv_store "$dir/last" 600 2>/dev/null
     return "$status"
 }
 

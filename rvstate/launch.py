@@ -2,34 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from rvstate import launchcheck
 from rvstate.errors import RefusedError
 from rvstate.launcher import ALL_GPUS, ALL_NODES, COUNTS, EACH_NODE, Launcher, Reader
-from rvstate.shape import Shape, count
+from rvstate.model.launch import Launch
+from rvstate.shape import Shape, alone, count
 
 STARTS = ("once", "node", "rank")
-
-
-@dataclass(frozen=True, slots=True)
-class Launch:
-    """How the command is started.
-
-    Args:
-        start: `once`, `node` or `rank`; empty for a job of one node, where nothing is special.
-        nodes: Count.
-        ranks: Programs that share a node.
-        notices: What the user should know before it is submitted.
-        fronted: Whether the launcher reads no variables, so that a program of rvstate must stand
-            in front of it.
-    """
-
-    start: str = ""
-    nodes: int = 1
-    ranks: int = 1
-    notices: tuple[str, ...] = ()
-    fronted: bool = False
 
 
 def launch(found: Launcher, shape: Shape, start: str | None, read: Reader) -> Launch:
@@ -49,7 +28,7 @@ def launch(found: Launcher, shape: Shape, start: str | None, read: Reader) -> La
     ranks = _ranks(found, shape)
     fronted = found.name == "deepspeed" or (found.name == "accelerate" and shape.nodes > 1)
     if shape.nodes == 1 and start != "rank" and found.name not in ALL_NODES:
-        told = (_told(found, shape, "node", ranks),) if found.name in EACH_NODE else one_node(shape)
+        told = (_told(found, shape, "node", ranks),) if found.name in EACH_NODE else alone(shape)
         return Launch(ranks=ranks, notices=(*told, *said), fronted=fronted)
     how = start or _start(found, shape, read)
     if how == "node":
@@ -58,11 +37,6 @@ def launch(found: Launcher, shape: Shape, start: str | None, read: Reader) -> La
         ranks = max(1, shape.gpus)
     told = (_told(found, shape, how, ranks), *said, *_beside(found, how))
     return Launch(how, shape.nodes, ranks, told, fronted and how == "node")
-
-
-def one_node(shape: Shape) -> tuple[str, ...]:
-    """What is said of a command that is started once, on one node."""
-    return (f"{shape.words}: the command is started once",) if shape.gpus > 1 else ()
 
 
 def _ranks(found: Launcher, shape: Shape) -> int:

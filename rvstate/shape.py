@@ -33,6 +33,11 @@ def count(number: int, what: str) -> str:
     return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
+def alone(found: Shape) -> tuple[str, ...]:
+    """What is said of a command that is started once, on one node."""
+    return (f"{found.words}: the command is started once",) if found.gpus > 1 else ()
+
+
 @dataclass(frozen=True, slots=True)
 class Limits:
     """What one type of GPU allows: on a node, and to a job; None where nobody knows."""

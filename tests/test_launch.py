@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from rvstate import launch, launchcheck, launcher
 from rvstate.errors import ConfigError, RefusedError, RvstateError
-from rvstate.launch import Launch
+from rvstate.model.launch import Launch
 from rvstate.shape import Limits, Shape, shape
 
 A100 = Limits("a100", per_node=8)

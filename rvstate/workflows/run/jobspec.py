@@ -9,10 +9,10 @@ from rvstate import chain, command, git, notification, sweep
 from rvstate import desired as desired_state
 from rvstate.errors import ConfigError, RefusedError
 from rvstate.holding import PATIENCE
-from rvstate.launch import Launch
 from rvstate.model.environment.package import Package, uses_paths
 from rvstate.model.environment.spec import EnvironmentSpec
 from rvstate.model.job import Array, Chain, JobSpec
+from rvstate.model.launch import Launch
 from rvstate.model.layout import Layout, Workspace
 from rvstate.model.project import Project, Tree
 from rvstate.model.site import Site

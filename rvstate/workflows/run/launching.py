@@ -6,10 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from rvstate.errors import RefusedError
-from rvstate.launch import Launch, one_node
+from rvstate.model.launch import Launch
 from rvstate.model.project import Project
 from rvstate.model.site import Site
-from rvstate.shape import Shape
+from rvstate.shape import Shape, alone
 from rvstate.workflows.run.order import Order
 
 # Their own counts are checked on one node too; other commands of one node need no look.
@@ -36,7 +36,7 @@ def launching(order: Order, project: Project, shape: Shape, site: Site) -> Launc
         )
     plain = shape.nodes == 1 and order.start is None
     if plain and not any(name in word for word in order.words for name in _NAMES):
-        return Launch(notices=one_node(shape))
+        return Launch(notices=alone(shape))
     from rvstate import launch, launcher
 
     here = Path(project.root) / project.subdirectory

@@ -246,6 +246,14 @@ def test_arrays_are_refused_by_name(laptop: Laptop, app: Path, options: tuple[st
     assert laptop.document("ps")["runs"] == []
 
 
+def test_segments_are_refused_by_name(laptop: Laptop, app: Path) -> None:
+    """Jobs here end when they are done, and nothing is submitted."""
+    options = ("--time", "1h", "--total-time", "3h")
+    refused = laptop.run("run", *options, "train.py", cwd=app, status=3)
+    assert "no segments (--total-time)" in refused.stderr
+    assert laptop.document("ps")["runs"] == []
+
+
 @pytest.mark.parametrize("options", [("--nodes", "2"), ("--start", "rank"), ("--start", "once")])
 def test_a_machine_without_scheduler_is_one_node(
     laptop: Laptop, app: Path, options: tuple[str, ...]

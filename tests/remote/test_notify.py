@@ -300,3 +300,26 @@ def test_the_signature_is_hmac_sha256(
     )
     signed = b"v1:1700000000:" + body
     assert done.stdout == hmac.new(secret.encode(), signed, "sha256").hexdigest()
+
+
+def test_an_array_is_told_of_as_one_run(run: Path, address: Address) -> None:
+    """Its first element says that it started; all having ended, the worst end is told."""
+    for number in ("41_3", "41_1"):
+        call("sh", run, "started", str(run), RV_JOB_ID=number)
+    address.until(lambda: "41.0.start.sent" in left(run))
+    fake(
+        run.parents[3],
+        "scontrol",
+        'n=$(cat "$HOME/n" 2>/dev/null || echo 0); echo $((n + 1)) >"$HOME/n"\n'
+        'if [ "$n" = 0 ]; then s=RUNNING; else s=CANCELLED; fi\n'
+        'printf "JobId=42 ArrayJobId=41\\n   JobState=%s Reason=None\\n" COMPLETED TIMEOUT $s',
+    )
+    ended("sh", run, "-")
+    assert address.names() == ["STARTED", "TIMEOUT"]
+
+
+def test_a_total_time_that_is_used_up_is_a_timeout(run: Path, address: Address) -> None:
+    """Slurm knows only that the last segment ended with 124."""
+    (run / "exit").write_text("124 17 total\n")
+    ended("sh", run, "FAILED", "124")
+    assert address.names() == ["TIMEOUT"]

@@ -542,7 +542,7 @@ stamp() {
     measure
     # what it is checked against later (verify.sh); files from a cache may be years old
     rv_renew "$generation" && rv_manifest "$generation" "$place/manifest" &&
-        keep_beside "$generation" "${at:-$generation}" || return 1
+        rv_keep_beside "$generation" "${at:-$generation}" || return 1
     {
         printf '%s\n' "${generation##*/}"
         "$generation/bin/python" --version
@@ -557,14 +557,6 @@ list_installed() {
             gently "$generation/bin/python" "$place/check.py" origins "$found" >"$place/origins" || return 1
         fi
     done
-}
-
-# keep_beside GENERATION PATH: what the generation was built from, and came to, beside PATH.
-keep_beside() {
-    set -- "$1" "${2%/*}/.${2##*/}.kept"
-    touch "$1/.rvstate/origins" &&
-        tar -C "$1/.rvstate" -cf - recipe sources check.py tools installed origins | rv_store "$2" 600 &&
-        tar -tf "$2" installed >/dev/null 2>&1 || rv_fail "what $1 was built from could not be kept beside it"
 }
 
 measure() {

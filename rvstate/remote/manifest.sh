@@ -222,3 +222,13 @@ rv_differences() {
 rv_renew() {
     find "$1" ! -type d \( -mtime +6 -o -atime +6 \) -exec touch -c -h {} +
 }
+
+# rv_keep_beside GENERATION PATH: what the generation was built from, and came to, beside PATH.
+rv_keep_beside() {
+    set -- "$1" "${2%/*}/.${2##*/}.kept"
+    if ! { touch "$1/.rvstate/origins" &&
+        tar -C "$1/.rvstate" -cf - recipe sources check.py tools installed origins | rv_store "$2" 600 &&
+        tar -tf "$2" installed >/dev/null 2>&1; }; then
+        rv_fail "what $1 was built from could not be kept beside it"
+    fi
+}

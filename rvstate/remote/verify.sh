@@ -3,7 +3,8 @@
 #   main SCRATCH_TEMPLATE HOME ENV_DIGEST LIBRARY
 # ENV_DIGEST: the SHA-256 that the file of variables should have.  LIBRARY: the name of the scripts
 # that converge keeps; of others only those are damage that a run needs which has not ended.  Changes nothing but the date of
-# the last verification in each environment (.rvstate/verified: EPOCH sound|damaged|unknown).
+# the last verification in each environment (.rvstate/verified: EPOCH sound|damaged|unknown) and the
+# copy beside a sound one of what it was built from.
 # Says, one a line, a line break in a name as octal 1: `total N`, and for each thing
 #   at KIND PATH      environment, snapshot, variables, scripts
 #   missing|changed|added|unreadable PATH    at most five of each
@@ -120,6 +121,16 @@ environment() {
         judged unknown unkept
     else
         judged sound ''
+        compare_beside
+    fi
+}
+
+# The copy of what it was built from (build_environment.sh) is read with what it is a copy of, and made
+# anew where it differs: both are used here, for a purge goes by what nobody uses.
+compare_beside() {
+    beside=${place%/*}/.${place##*/}.kept
+    if [ -s "$place/.rvstate/recipe" ] && ! tar -C "$place/.rvstate" -df "$beside" >/dev/null 2>&1; then
+        rv_keep_beside "$place" "$place" 2>/dev/null || printf 'unstamped\n'
     fi
 }
 

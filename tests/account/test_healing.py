@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tarfile
 import threading
 from pathlib import Path
 from typing import Any
@@ -154,6 +155,18 @@ def test_what_it_was_built_from_is_watched_and_put_back(story: Story) -> None:
     }
     assert "what it was built from was put back" in story.heal()
     assert story.generation.stat().st_ino == number
+
+
+def test_a_copy_that_is_gone_is_made_anew(story: Story) -> None:
+    """The walk reads what an environment was built from, and its copy; one of the two is enough."""
+    kept = story.generation.with_name(f".{story.generation.name}.kept")
+    for damage in (kept.unlink, lambda: kept.write_text("cut")):
+        damage()
+        assert story.verify(0)["state"] == "sound"
+        number = kept.stat().st_ino
+        assert tarfile.is_tarfile(kept)
+        assert story.verify(0)["state"] == "sound"
+        assert kept.stat().st_ino == number
 
 
 def test_without_anything_of_it_the_copy_beside_it_is_enough(story: Story) -> None:

@@ -11,8 +11,7 @@ from rvstate.errors import ConfigError
 from rvstate.model.job import Chain, RunRecord
 from rvstate.slurm.states import JobState
 from rvstate.views.runs import state_word
-from rvstate.workflows import jobs
-from rvstate.workflows.jobs import Facts
+from rvstate.workflows.jobs import Facts, listing, records
 from tests.test_batchscript import SMALL
 
 HOUR = 3600
@@ -81,28 +80,28 @@ FACT = Facts("41", None, {"name": "x", "chain": {"total": 7200, "lead": 60, "sig
 
 def test_segments_are_one_run() -> None:
     """The time of all of them; RESUBMITTED between two; TIMEOUT where the time is used up."""
-    run = jobs._base("r", replace(FACT, segments=(2, 3600)))
+    run = listing._base("r", replace(FACT, segments=(2, 3600)))
     run = replace(run, elapsed=60)
-    found = jobs._in_segments(
+    found = listing._in_segments(
         replace(run, state=JobState.RUNNING), replace(FACT, segments=(2, 3600))
     )
     assert (found.elapsed, found.segment, state_word(found)) == (3660, 2, "RUNNING")
-    waits = jobs._in_segments(
+    waits = listing._in_segments(
         replace(run, state=JobState.PENDING), replace(FACT, segments=(2, 3600))
     )
     assert (waits.elapsed, state_word(waits)) == (3600, "RESUBMITTED")
-    first = jobs._in_segments(replace(run, state=JobState.PENDING), FACT)
+    first = listing._in_segments(replace(run, state=JobState.PENDING), FACT)
     assert state_word(first) == "PENDING"
     over = replace(FACT, segments=(2, 7180), used_up=True)
-    assert jobs._in_segments(replace(run, state=JobState.FAILED), over).state is JobState.TIMEOUT
-    assert jobs._in_segments(replace(run, state=JobState.CANCELLED), over).state == "CANCELLED"
+    assert listing._in_segments(replace(run, state=JobState.FAILED), over).state is JobState.TIMEOUT
+    assert listing._in_segments(replace(run, state=JobState.CANCELLED), over).state == "CANCELLED"
     plain = RunRecord("r", "1", "x", JobState.RUNNING)
-    assert jobs._in_segments(plain, FACT) is plain
+    assert listing._in_segments(plain, FACT) is plain
 
 
 def test_the_numbers_of_a_run_are_read_as_they_lie() -> None:
     """Segment and seconds from the run's own record; a damaged one is no error."""
     text = "r/job:41\nr/chain:2 3600 1700000000 0\nr/exit:124 1700000000 total\n"
-    found = jobs._facts(text)["r"]
+    found = records.read_facts(text)["r"]
     assert (found.segments, found.used_up) == ((2, 3600), True)
-    assert jobs._facts("r/chain:\n")["r"].segments == (0, 0)
+    assert records.read_facts("r/chain:\n")["r"].segments == (0, 0)

@@ -15,7 +15,7 @@ from rvstate.slurm import jobid, sacct, squeue
 from rvstate.slurm.states import JobState
 from rvstate.views import runs as view
 from rvstate.workflows import jobs
-from rvstate.workflows.jobs import Facts, Fold
+from rvstate.workflows.jobs import Facts, Fold, ended, listing, live, logs, records
 from rvstate.workflows.pace import MOST_A_MINUTE, Pace, settling
 
 RUN = "20260102-030405-0a1b2c3d"
@@ -102,23 +102,23 @@ def test_unknown_is_never_finished(
     fact: Facts, row: squeue.JobRow | None, past: sacct.AccountingRow | None, state: JobState
 ) -> None:
     """The queue first, then accounting that says the end, then the job's record; else UNKNOWN."""
-    assert jobs._from_slurm(RUN, fact, row, past).state is state
+    assert listing._from_slurm(RUN, fact, row, past).state is state
 
 
 def test_a_run_that_never_heard_its_job_is_found_by_its_token() -> None:
     """The queue's comment gives it its job and its log."""
-    found = jobs._from_slurm(
+    found = listing._from_slurm(
         RUN, Facts(None, None, RECEIPT, True), queue_row(JobState.RUNNING), None
     )
     assert (found.job, found.log) == ("41", "/s/.rv/logs/rv-train-41.out")
-    lost = jobs._from_slurm(RUN, Facts(None, None, RECEIPT, True), None, None)
+    lost = listing._from_slurm(RUN, Facts(None, None, RECEIPT, True), None, None)
     assert "--resume" in lost.reason
 
 
 def test_a_request_that_was_refused_is_no_news(capsys: pytest.CaptureFixture[str]) -> None:
     """What never was submitted is listed with -a only; what may have been is always listed."""
-    never = jobs._from_slurm("r2", Facts(None, None, RECEIPT), None, None)
-    perhaps = jobs._from_slurm("r1", Facts(None, None, RECEIPT, True), None, None)
+    never = listing._from_slurm("r2", Facts(None, None, RECEIPT), None, None)
+    perhaps = listing._from_slurm("r1", Facts(None, None, RECEIPT, True), None, None)
     assert (never.is_over, perhaps.is_over) == (True, False)
     view.show_runs((never, perhaps), everything=False)
     shown = capsys.readouterr().out
@@ -167,7 +167,7 @@ def test_a_run_that_has_no_job_is_not_ended() -> None:
 
 def test_a_pending_job_says_why() -> None:
     """In words, not Slurm's code."""
-    found = jobs._from_slurm(RUN, FACT, queue_row(JobState.PENDING), None)
+    found = listing._from_slurm(RUN, FACT, queue_row(JobState.PENDING), None)
     assert found.reason == "Jobs with a higher priority are ahead of it."
 
 
@@ -178,7 +178,7 @@ def test_records_are_read_as_they_lie() -> None:
         "20260102-030406-11111111/intent:1700000000\n"
         "20260102-030407-22222222/receipt.json:{half\n"
     )
-    found = jobs._facts(text)
+    found = records.read_facts(text)
     assert found[RUN] == Facts("41", 3, RECEIPT)
     assert found["20260102-030406-11111111"] == Facts(None, None, {}, True)
     assert found["20260102-030407-22222222"] == Facts(None, None, {})
@@ -239,8 +239,8 @@ def test_a_follower_ends_with_the_documented_code(
 )
 def test_slurms_words_for_out_of_memory_are_known(line: bytes) -> None:
     """Across releases."""
-    assert jobs._MEMORY.search(line)
-    assert not jobs._MEMORY.search(b"torch.cuda.OutOfMemoryError: CUDA out of memory")
+    assert ended._MEMORY.search(line)
+    assert not ended._MEMORY.search(b"torch.cuda.OutOfMemoryError: CUDA out of memory")
 
 
 class Scripted:
@@ -272,7 +272,7 @@ def followed(
 ) -> tuple[list[str], float, str]:
     """What was told, how long it took by the clock, and how following ended."""
     clock, told = Clock(), list[str]()
-    monkeypatch.setattr(jobs, "time", clock)
+    monkeypatch.setattr(live, "time", clock)
     site = SimpleNamespace(scheduler="slurm")
     config = SimpleNamespace(site=site)
     session = SimpleNamespace(transport=Scripted(*answers), config=config, scratch="/s", home="")
@@ -341,8 +341,8 @@ def test_a_job_that_slurm_starts_again_is_followed_on(monkeypatch: pytest.Monkey
         row = rows.pop(0) if rows[1:] else rows[0]
         return row, row.state
 
-    monkeypatch.setattr(jobs, "_state", state)
-    monkeypatch.setattr(jobs, "out_of_use", lambda _, nodes: frozenset({"n2"}) & {*nodes})
+    monkeypatch.setattr(logs, "_state", state)
+    monkeypatch.setattr(live, "out_of_use", lambda _, nodes: frozenset({"n2"}) & {*nodes})
     told, _, ended = followed(monkeypatch, *[(running, "")] * 30, ENDED)
     assert ended == ""
     assert len(told) == 1
@@ -361,7 +361,7 @@ def test_log_lines_cost_no_question(monkeypatch: pytest.MonkeyPatch) -> None:
         return plain(self, script)
 
     monkeypatch.setattr(Scripted, "run", run)
-    monkeypatch.setattr(jobs, "_state", lambda *_: (None, JobState.RUNNING))
+    monkeypatch.setattr(logs, "_state", lambda *_: (None, JobState.RUNNING))
     followed(monkeypatch, *answers)
     assert len(seen) == 21
     assert sum(1 for queue in seen if queue) == 4

@@ -375,7 +375,7 @@ def test_plain_pyinfra(
     assert see(found).file(f"{found.home}/.cache/uv").linked_to == f"{found.scratch}/.cache/uv"
     converged = found.snapshot()
     second = pyinfra("-y")
-    assert second.count("No changes") == 7
+    assert second.count("No changes") == 8
     assert "Success" not in second.replace("Success   Error", "")
     assert found.snapshot() == converged
     assert found.check().changes == []

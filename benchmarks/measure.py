@@ -63,7 +63,9 @@ class Bench:
     def env(self) -> dict[str, str]:
         """The environment of everything that is timed."""
         path = os.pathsep.join((str(BIN), self.path))
-        return {**os.environ, "PATH": path, "RVSTATE_HOME": str(self.home / "rv")}
+        # nothing runs in the background while something is measured
+        own = {"RVSTATE_HOME": str(self.home / "rv"), "RVSTATE_SCRATCH_KEEPALIVE_SCHEDULE": "none"}
+        return {**os.environ, "PATH": path, **own}
 
     def ssh_argv(self, user: str) -> list[str]:
         """A bare ssh over a warm connection: the limit for everything."""

@@ -9,9 +9,11 @@ from gevent import monkey
 monkey.patch_all(ssl=False)
 
 import logging  # noqa: E402
+import signal  # noqa: E402
+import threading  # noqa: E402
 from collections.abc import Callable  # noqa: E402
 from dataclasses import dataclass, field  # noqa: E402
-from typing import Any  # noqa: E402
+from typing import Any, Self  # noqa: E402
 
 from gevent.hub import Hub  # noqa: E402
 from pyinfra.api import Config, Inventory, State  # noqa: E402
@@ -66,14 +68,42 @@ class Report:
     error: RvstateError | None = None
 
 
-class _Progress(BaseStateCallback):  # type: ignore[misc] # pyinfra is untyped here
-    """Tells which operation begins."""
+class _CtrlC:
+    """Remembers Ctrl-C, which Python drops where a finaliser or a callback happens to run."""
 
-    def __init__(self, tell: Callable[[str], None]) -> None:
+    def __init__(self) -> None:
+        self._seen = False
+        self._before: Any = None
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():
+            self._before = signal.signal(signal.SIGINT, self._note)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._before is not None:
+            signal.signal(signal.SIGINT, self._before)
+
+    def _note(self, number: int, frame: object) -> None:
+        self._seen = True
+        raise KeyboardInterrupt
+
+    def check(self) -> None:
+        """Raise it where it was dropped."""
+        if self._seen:
+            raise KeyboardInterrupt
+
+
+class _Progress(BaseStateCallback):  # type: ignore[misc] # pyinfra is untyped here
+    """Tells which operation begins, and lets none begin after Ctrl-C."""
+
+    def __init__(self, tell: Callable[[str], None], ctrl_c: _CtrlC) -> None:
         self._tell = tell
+        self._ctrl_c = ctrl_c
 
     def operation_start(self, state: Any, op_hash: str) -> None:
         """Pass the operation's name on."""
+        self._ctrl_c.check()
         self._tell(", ".join(state.get_op_meta(op_hash).names))
 
 
@@ -114,10 +144,17 @@ def run_all(works: tuple[Work, ...], tell: Callable[[str], None]) -> tuple[tuple
     Raises:
         RvstateError: As `run`.
     """
+    with _CtrlC() as ctrl_c:
+        return _run_all(works, tell, ctrl_c)
+
+
+def _run_all(
+    works: tuple[Work, ...], tell: Callable[[str], None], ctrl_c: _CtrlC
+) -> tuple[tuple[Report, ...], ...]:
     names = [_host_name(number, work.transport) for number, work in enumerate(works)]
     inventory = Inventory(([(name, {}) for name in names], {}))
     state = State(inventory, Config())
-    state.add_callback_handler(_Progress(tell))
+    state.add_callback_handler(_Progress(tell, ctrl_c))
     hosts = [inventory.get_host(name) for name in names]
     for host, work in zip(hosts, works, strict=True):
         host.connector_data[OURS] = work.transport

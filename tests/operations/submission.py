@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+from rvstate.infra import drive, runs  # isort: skip - gevent first, see there
+
+import signal
+from collections.abc import Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from pyinfra.api import operation
 
 from rvstate.errors import Interrupted
-from rvstate.infra import drive, runs
 from rvstate.model.layout import Account, Layout
 from rvstate.model.observed import ObservedState
 from rvstate.model.plan import Action, Change, Plan
 from rvstate.model.resources import Tool
 from rvstate.paths import RemotePath
 from rvstate.script import Answer
+from rvstate.transport import Local
 from rvstate.workflows.run import submit
 from rvstate.workflows.run.prepare import Prepared
 
@@ -86,3 +92,33 @@ def test_ctrl_c_never_leads_to_a_second_job(
     assert isinstance(caught.value, Interrupted) is unknown
     assert ("failed" in kept["r"]) is not unknown
     assert not unknown or "--resume" in cast("Any", caught.value).remedy
+
+
+class _Last:
+    """Something whose finaliser is running when Ctrl-C comes: Python drops the exception."""
+
+    def __del__(self) -> None:
+        signal.raise_signal(signal.SIGINT)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_no_operation_begins_after_a_ctrl_c_that_was_dropped(tmp_path: Path) -> None:
+    """The step that is under way ends, the next one never begins; the old handler is back."""
+    before = signal.getsignal(signal.SIGINT)
+    begun: list[str] = []
+
+    def tell(name: str) -> None:
+        begun.append(name)
+        if name == "first":
+            _Last()
+
+    @operation(is_idempotent=False)  # type: ignore[untyped-decorator] # pyinfra is untyped here
+    def write(file: str) -> Iterator[str]:
+        yield f"echo >{tmp_path / file}"
+
+    steps = tuple(drive.Step(n, write, {"file": n}) for n in ("first", "second"))
+    with pytest.raises(KeyboardInterrupt):
+        drive.run(Local(), steps, tell)
+    assert begun == ["first"]
+    assert not (tmp_path / "second").exists()
+    assert signal.getsignal(signal.SIGINT) is before

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import click
 
 from rvstate.config import cluster_names
-from rvstate.errors import ConfigError, RefusedError
+from rvstate.errors import ConfigError, Interrupted, RefusedError
 from rvstate.workflows import behind
 from rvstate.workflows.session import Session, open_session
 
@@ -75,6 +75,16 @@ def sessions() -> tuple[Session, ...]:
 def may_ask() -> bool:
     """Whether a person can answer a question."""
     return sys.stdin.isatty() and sys.stderr.isatty()
+
+
+def agree(question: str, otherwise: str, remedy: str, *, default: bool = False) -> None:
+    """Ask; a no ends the command as Ctrl-C does, and says what was not done and what to do.
+
+    Raises:
+        Interrupted: The answer was no.
+    """
+    if not click.confirm(question, default=default, err=True):
+        raise Interrupted(otherwise, remedy)
 
 
 class Progress:

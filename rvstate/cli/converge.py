@@ -6,7 +6,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from rvstate.cli.common import Progress, account_options, json_option, may_ask, session, sessions
+from rvstate.cli.common import (
+    Progress,
+    account_options,
+    agree,
+    json_option,
+    may_ask,
+    session,
+    sessions,
+)
 from rvstate.errors import (
     EXIT_CHANGES,
     EXIT_DONE,
@@ -152,7 +160,11 @@ def _confirm(as_json: bool) -> None:
             "There are changes to apply, and nobody to ask.",
             "Add -y to apply them, or --check to only look.",
         )
-    click.confirm("Apply these changes?", abort=True, err=True)
+    agree(
+        "Apply these changes?",
+        "Nothing was changed.",
+        "`rvstate converge --check --diff` shows every change in full.",
+    )
 
 
 def _kinds(only: str | None, skip: str | None) -> frozenset[str] | None:

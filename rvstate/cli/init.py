@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from rvstate import config
-from rvstate.cli.common import Progress, json_option, may_ask
+from rvstate.cli.common import Progress, agree, json_option, may_ask
 from rvstate.errors import EXIT_DONE, ConfigError
 from rvstate.transport import LOCAL
 from rvstate.views import account as view
@@ -92,7 +92,12 @@ def init(
     values = workflow.complete(looked)
     _defaults(values, before, looked, ask)
     if ask and _changes(values, before):
-        click.confirm(f"Write this to {config.config_path()}?", default=True, abort=True, err=True)
+        agree(
+            f"Write this to {config.config_path()}?",
+            "Nothing was written.",
+            "Every question is an option too: `rvstate init --help`.",
+            default=True,
+        )
     written = workflow.write(
         {**before, **values} if block else values, cluster=cluster, ssh_block=block
     )

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from rvstate.cli.common import Progress, account_options, json_option, may_ask, session
+from rvstate.cli.common import Progress, account_options, agree, json_option, may_ask, session
 from rvstate.errors import EXIT_DONE, EXIT_FAILED, ConfigError
 
 
@@ -54,4 +54,4 @@ def _confirm(as_json: bool) -> None:
         raise ConfigError(
             "Nobody is here to be asked, so nothing was removed.", "Add -y, or --dry-run to look."
         )
-    click.confirm("Remove these?", abort=True)
+    agree("Remove these?", "Nothing was removed.", "`rvstate prune --dry-run` only looks.")

@@ -497,6 +497,7 @@ def test_the_wizard_can_be_left(laptop: Laptop) -> None:
     }
     status, seen = _in_terminal(laptop, options, answers)
     assert status == 130, seen
+    assert b"Nothing was written." in seen
     status, seen = _in_terminal(laptop, options, {b"user name there": b"\x03"}, again=b"\x03")
     assert status == 130, seen
     assert not (laptop.root / "rv" / "config.toml").exists()

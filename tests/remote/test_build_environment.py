@@ -237,10 +237,11 @@ def test_one_that_waits_can_be_ended_without_the_one_that_builds(place: Place) -
 
 
 def slow(place: Place) -> None:
-    """A uv that makes no environment before it is told to."""
+    """A uv that makes no environment before it is told to, or a minute has passed."""
     uv = place.root / "tools/uv"
     text = uv.read_text().replace(
-        "mkdir -p", 'until [ -e "${0%/*}/go" ]; do sleep 0.1; done; mkdir -p'
+        "mkdir -p",
+        'n=0; until [ -e "${0%/*}/go" ] || [ $((n += 1)) -gt 600 ]; do sleep 0.1; done; mkdir -p',
     )
     uv.write_text(text)
 

@@ -20,11 +20,11 @@ from rvstate.shell import quote
 
 # What travels between `lib.sh` and a script, beside those that need nothing more.
 _SHARED = {
-    **dict.fromkeys(
-        ("build_environment", "copy_snapshot", "submit", "tool", "verify"), ("manifest",)
-    ),
+    **dict.fromkeys(("copy_snapshot", "submit", "tool", "verify"), ("manifest",)),
+    "build_environment": ("manifest", "kept_copy"),
     **dict.fromkeys(("doctor", "probe"), ("environments",)),
-    **dict.fromkeys(("heal", "show_environment"), ("manifest", "build_environment")),
+    "heal": ("manifest", "kept_copy", "build_environment"),
+    "show_environment": ("manifest", "build_environment"),
     "keepalive": ("keepalive_places", "keepalive_report"),
 }
 

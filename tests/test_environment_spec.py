@@ -67,6 +67,7 @@ def test_everything_that_decides_the_result_is_in_the_digest() -> None:
     plain = digest(base)
     assert digest(base | {"other.txt": "x"}) == plain
     assert digest(base, Environment(imports=("torch",), build="job")) == plain
+    assert digest(base, Environment(backup="/kept")) == plain
     assert digest(base, site=Surroundings(internet=False)) == plain
     different = [
         digest(base | {"requirements.txt": "-r more.txt\n-c sub/con.txt\ntorch==2\n"}),
@@ -164,6 +165,8 @@ def test_a_local_package_decides_by_its_files() -> None:
         (Environment(python="3\n"), "line break"),
         (Environment(kind="conda"), "has no environment.yml"),
         (Environment(path="~/envs/x"), "~ is not expanded"),
+        (Environment(backup="~/kept"), "not an absolute path"),
+        (Environment(backup="kept"), "not an absolute path"),
     ],
 )
 def test_a_declaration_that_cannot_be_meant_is_refused(wanted: Environment, says: str) -> None:

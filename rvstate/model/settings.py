@@ -161,7 +161,8 @@ class Modules:
 class Environment:
     """The project's Python environment; see docs/environments.md.
 
-    `path` names one that is there and is only activated; else it is built from `source`.
+    `path` names one that is there and is only activated; else it is built from `source`, and a
+    copy of what was built is kept in `backup`, which may hold `{user}` and `{home}`.
     """
 
     kind: str | None = None
@@ -173,6 +174,7 @@ class Environment:
     deferred: tuple[str, ...] = ()
     imports: tuple[str, ...] | None = None
     build: Literal["login", "job"] = "login"
+    backup: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Build one generation of a project's environment aside, check it, and switch the link to it.
-#   main build LOCK SECONDS LINK GENERATION UV CACHE CODE STATE TOKEN
+#   main build LOCK SECONDS LINK GENERATION UV CACHE CODE STATE TOKEN BACKUP
 #       The payload is a tar archive: recipe, inputs (./PATH, each ended by NUL) and check.py.
 #       The inputs are taken from CODE, whose manifest must say STATE before and after, else `stale`;
 #       STATE -: CODE is a snapshot, which has none and stays as it is.
@@ -11,9 +11,11 @@
 # CACHE: uv's cache, on the file system of the environments, so that files are links and not copies.
 # What a build came to is kept in GENERATION/.rvstate/installed and, with what it was made from, in
 # the archive .NAME.kept beside the generation: built once more, it gets the same versions.
+# BACKUP: where a copy of each generation is kept, and looked for first (kept_copy.sh); or empty.
 # The stamp is written last, so a build that was killed is invisible.  The recipe's lines are
 # `KEY VALUE` (model/environment/spec.py).  Says `built GENERATION`, and beside it `deferred NAME`,
-# `note TEXT`, `size FILES BYTES NEW-BYTES`.  Progress comes on standard error.
+# `note TEXT`, `size FILES BYTES NEW-BYTES`, `unpacked ARCHIVE`, `kept BYTES
+# ARCHIVE`.  Progress comes on standard error.
 # shellcheck shell=sh
 # shellcheck disable=SC2154 # rv_* come from lib.sh, which travels in front
 # shellcheck disable=SC2015 # what stands last says what went wrong, wherever it did
@@ -39,6 +41,7 @@ build_main() {
     code=$7
     state=$8
     token=$9
+    backup=${10}
     inputs=${lock%/*}/.inputs-${generation##*/}
     mkdir -p "${lock%/*}" "${link%/*}" || return 1
     # so that it can be ended while it waits, too
@@ -58,8 +61,11 @@ build_main() {
             return 0
         fi
         half=$generation
-        build && stamp || return 1
+        { unpack_copy "$generation" || build; } && stamp || return 1
         half=
+        keep_copy "$generation" "$generation"
+    elif [ -n "$backup" ] && ! has_copy "$generation" && unchanged; then
+        keep_copy "$generation" "$generation"
     fi
     switch || return 1
     report
@@ -69,6 +75,7 @@ build_main() {
 # However this ends, nothing half done is left where the end can still be heard.
 abandon() {
     if [ -n "${half-}" ]; then rm -rf "$half"; fi
+    if [ -n "${copy-}" ]; then rm -f "$copy.rvstate-tmp-$$"; fi
     rm -rf "$inputs"
     rm -f "$lock.by-$token"
     rv_unlock
@@ -83,6 +90,11 @@ cancel() {
     done
     rm -f "$1.by-$2"
     printf 'ended\n'
+}
+
+# Whether nothing is known to be lost of the generation since it was built.
+unchanged() {
+    ! rv_compare "$generation" "$generation/.rvstate/manifest" | grep -q -v '^added '
 }
 
 # Enough room to begin with?  What an environment needs is only known when it is there.
@@ -178,8 +190,12 @@ build() {
         compare_versions
     fi
     [ -s "$place/deferred" ] || [ -e "$place/whole" ] || rm -f "$place/deferred"
-    check && list_installed || return 1
-    printf '%s\n%s\n' "$uv" "$cache" >"$place/tools"
+    check && list_installed && keep_tools
+}
+
+# What is needed to build it again or to finish it, where nobody says so.
+keep_tools() {
+    printf '%s\n%s\n%s\n' "$uv" "$cache" "$backup" >"$place/tools"
 }
 
 make_environment() {
@@ -571,6 +587,8 @@ report() {
     if [ -s "$place/deferred" ]; then sed 's/^/deferred /' "$place/deferred"; fi
     if [ -s "$place/size" ]; then printf 'size %s\n' "$(cat "$place/size")"; fi
     if [ -s "$place/otherwise" ]; then printf 'note %s\n' "$(otherwise)"; fi
+    # of this time only
+    if [ -s "$place/copy" ]; then cat "$place/copy" && rm -f "$place/copy"; fi
 }
 
 # What came in another version than the last time, in words.

@@ -5,7 +5,8 @@
 # programs.  CACHE: uv's.  Each is looked at once more under the lock of its branch's builds.
 # One that keeps what it was built from, in itself or beside it, is built again aside in the same
 # versions (build_environment.sh travels in front),
-# what was added by hand is put back, and the whole takes its place.  Any other loses link and stamp,
+# or unpacked from its kept copy (kept_copy.sh, too), what was added by hand is put back, and the
+# whole takes its place.  Any other loses link and stamp,
 # so that the next run of its project builds it anew.
 # Says "done N [NOTE]" or "failed N REASON" for each.
 # shellcheck shell=sh
@@ -119,11 +120,13 @@ remake() {
     lock=$branch/lock
     generation=$fresh
     at=$damaged
+    backup=$(sed -n 3p "$damaged/.rvstate/tools" 2>/dev/null)
     inputs=$branch/.inputs-${damaged##*/}
     trap 'rm -rf "$inputs"' EXIT
     room && rm -rf "$inputs" && mkdir "$inputs" || return 1
     cp -R -p "$damaged/.rvstate/recipe" "$damaged/.rvstate/sources" "$damaged/.rvstate/check.py" \
-        "$damaged/.rvstate/extra" "$inputs/" && remember "$damaged" && build && put_back && relocate && stamp
+        "$damaged/.rvstate/extra" "$inputs/" && remember "$damaged" &&
+        { unpack_copy "$damaged" || build; } && put_back && relocate && stamp && keep_copy "$fresh" "$damaged"
 }
 
 # What the user had added by hand, each in its version or from where it came.
@@ -190,8 +193,14 @@ relocate() {
 take_its_place() {
     exchange "$damaged" || return 1
     place=$damaged/.rvstate
-    printf 'it was built again'
+    if grep -q -s '^unpacked ' "$place/copy"; then
+        printf 'it was unpacked from its kept copy'
+    else
+        printf 'it was built again'
+    fi
     if [ -s "$place/otherwise" ]; then printf '; %s' "$(otherwise)"; fi
+    sed -n -e 's/^note /; /p' -e 's/^kept [0-9]* /; a copy of it is kept in /p' "$place/copy" 2>/dev/null | tr -d '\n'
+    rm -f "$place/copy"
     if [ -s "$place/lost" ]; then
         printf '; what was added by hand and could not be put back: %s' "$(paste -s -d ' ' - <"$place/lost")"
     fi

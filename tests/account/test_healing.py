@@ -23,15 +23,15 @@ from tests.runkit import Laptop, repository
 class Story:
     """A project whose index has moved on since its environment was built."""
 
-    def __init__(self, root: Path, requirements: str = "") -> None:
-        self.laptop = Laptop(root / "laptop")
+    def __init__(self, root: Path, requirements: str = "", config: str = "") -> None:
+        self.laptop = Laptop(root / "laptop", config)
         self.index = root / "index"
         for name in ("tiny", "extra"):
             envkit.wheel(self.index, name)
         text = requirements or f"--no-index\n--find-links {self.index}\ntiny\n"
         self.app = repository(root / "work/app", {"requirements.txt": text, "a.py": ""})
-        found = self.laptop.submit("true", cwd=self.app)
-        self.generation = Path(found["environment"])
+        self.first = self.laptop.submit("true", cwd=self.app)
+        self.generation = Path(self.first["environment"])
         for name in ("tiny", "extra"):
             envkit.wheel(self.index, name, "2.0", body="NEW = 1\n")
 
@@ -240,3 +240,55 @@ def test_an_environment_that_goes_before_submission_is_built_again(story: Story)
     story.laptop.await_state(found["run_id"], "COMPLETED")
     assert Path(found["log"]).read_text() == "1.0\n"
     assert len(story.laptop.document("ps")["runs"]) == before + 1
+
+
+@pytest.fixture
+def kept(tmp_path: Path) -> Story:
+    """The same with copies in a place that nobody purges, and without an index from now on."""
+    config = f'[environment]\nbackup = "{tmp_path}/kept/{{user}}"\n'
+    story = Story(tmp_path, config=config)
+    assert "a copy of the environment is kept in" in story.first["said"]
+    shutil.rmtree(story.index)
+    return story
+
+
+def test_a_purged_environment_comes_back_from_its_copy(kept: Story) -> None:
+    """Environments and uv's cache are gone, and so is the index: the next run has the same."""
+    before = kept.versions()
+    scratch = kept.laptop.home / "local/scratch"
+    shutil.rmtree(scratch / ".rv/envs")
+    shutil.rmtree(scratch / ".cache/uv")
+    found = kept.laptop.submit("python", "-c", "import tiny; print(tiny.VERSION)", cwd=kept.app)
+    assert "was unpacked from its kept copy" in found["said"]
+    assert found["environment"] == str(kept.generation)
+    kept.laptop.await_state(found["run_id"], "COMPLETED")
+    assert Path(found["log"]).read_text() == "1.0\n"
+    assert kept.versions() == before
+    assert kept.verify(0)["state"] == "sound"
+
+
+def test_converge_mends_from_the_copy(kept: Story) -> None:
+    """Nothing has to be fetched; a copy that is gone or damaged is none."""
+    before = kept.versions()
+    shutil.rmtree(kept.laptop.home / "local/scratch/.cache/uv")
+    (kept.site / "tiny/__init__.py").unlink()
+    assert "it was unpacked from its kept copy" in " ".join(kept.heal().split())
+    assert kept.versions() == before
+    (archive,) = (kept.laptop.root.parent / "kept").rglob("*.tar")
+    archive.write_bytes(b"cut")
+    (kept.site / "tiny/__init__.py").unlink()
+    kept.verify(1)
+    said = kept.laptop.run("converge", "-y", status=1)
+    assert "could not be built again" in said.stdout + said.stderr
+
+
+def test_a_place_on_scratch_is_refused(tmp_path: Path) -> None:
+    """A purge would take the copy with what it is of; nothing is sent."""
+    laptop = Laptop(tmp_path / "laptop")
+    scratch = laptop.home / "local/scratch"
+    app = repository(tmp_path / "work/app", {"requirements.txt": "--no-index\n", "a.py": ""})
+    for place, says in ((f"{scratch}/kept", "which is on scratch"), ("kept", "not an absolute")):
+        (app / "rvstate.toml").write_text(f'[environment]\nbackup = "{place}"\n')
+        done = laptop.run("run", "true", cwd=app, status=None)
+        assert (done.returncode != 0, says in done.stderr) == (True, True), done
+        assert not (scratch / "rv-workspaces/app").exists()

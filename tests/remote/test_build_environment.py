@@ -46,7 +46,13 @@ class Place:
     def generation(self, digest: str) -> Path:
         return self.root / "envs/app/.generations/main" / digest
 
-    def script(self, digest: str = "d1", state: str = "state", token: str = "token") -> Script:
+    def script(
+        self,
+        digest: str = "d1",
+        state: str = "state",
+        token: str = "token",
+        backup: Path | str = "",
+    ) -> Script:
         generation = self.generation(digest)
         return Script(
             "build_environment",
@@ -61,6 +67,7 @@ class Place:
                 str(self.root / "work/code"),
                 state,
                 token,
+                str(backup),
             ),
             archive.bundle(
                 {"recipe": RECIPE.format(digest=digest), "check.py": ""},

@@ -34,6 +34,7 @@ class EnvironmentSpec:
         recipe: What the build is told, key and value.
         inputs: Files below the project's root that the build needs.
         path: Where one lies that rvstate only activates; empty for one that it builds.
+        backup: Where copies of what was built are kept, with `{user}` and `{home}`; or empty.
     """
 
     kind: str
@@ -41,6 +42,7 @@ class EnvironmentSpec:
     recipe: tuple[tuple[str, str], ...] = ()
     inputs: tuple[str, ...] = ()
     path: str = ""
+    backup: str = ""
 
     @property
     def managed(self) -> bool:
@@ -148,7 +150,9 @@ def spec(
         if "\n" in value or "\0" in value:
             raise ConfigError(f"{key} of the environment holds a line break.", "Mend it.")
     digest = _digest(deciding, found.files)
-    return EnvironmentSpec(kind, digest, recipe, tuple(sorted(found.files)))
+    return EnvironmentSpec(
+        kind, digest, recipe, tuple(sorted(found.files)), backup=wanted.backup or ""
+    )
 
 
 def _digest(deciding: tuple[tuple[str, str], ...], files: dict[str, str]) -> str:
@@ -208,6 +212,11 @@ def _check(wanted: Environment) -> None:
         raise ConfigError(
             f"environment.path is {wanted.path}, and ~ is not expanded.",
             "Write an absolute path on the cluster, or ./PATH in the project.",
+        )
+    if wanted.backup and not wanted.backup.startswith(("/", "{home}")):
+        raise ConfigError(
+            f"environment.backup is {wanted.backup}, which is not an absolute path on the cluster.",
+            "Write it from / on, or begin it with {home}; ~ is not expanded.",
         )
     if wanted.source and (wanted.source.startswith(("/", "~", "..", "-"))):
         raise ConfigError(

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from rvstate import archive, assets, command
-from rvstate.errors import RefusedError
+from rvstate.errors import ConfigError, RefusedError
 from rvstate.model.environment.spec import (
     MANAGED,
     EnvironmentSpec,
@@ -15,7 +15,7 @@ from rvstate.model.environment.spec import (
     overlooked,
     spec,
 )
-from rvstate.model.layout import Layout, Workspace
+from rvstate.model.layout import Account, Layout, Workspace
 from rvstate.model.observed import Absent, ObservedState, Present
 from rvstate.model.project import Project, Tree
 from rvstate.model.settings import Environment
@@ -150,10 +150,12 @@ def choose(
         observed: The look.
 
     Raises:
+        ConfigError: Copies of it are to be kept where they would be purged.
         RefusedError: The environment is known to be damaged.
     """
     if found is None or not found.managed:
         return Chosen(found)
+    backup(found, layout.account)
     # a name that no branch can have, for no component begins with a dot
     folder = layout.envs / project.name / ".generations" / project.branch_component
     stamp = observed.texts.get(workspace.environment / ".rvstate-environment", "")
@@ -179,6 +181,28 @@ def choose(
             ),
         )
     return Chosen(found, folder / found.digest, ready=False)
+
+
+def backup(found: EnvironmentSpec, account: Account) -> str:
+    """Where copies of the environment are kept; empty for nowhere.
+
+    Args:
+        found: What is declared.
+        account: The account, as the look found it.
+
+    Raises:
+        ConfigError: It is on scratch.
+    """
+    if not found.backup:
+        return ""
+    text = found.backup.replace("{user}", account.user).replace("{home}", account.home)
+    kept = RemotePath(text)
+    if kept.is_below(account.scratch):
+        raise ConfigError(
+            f"environment.backup is {kept}, which is on scratch, where a purge would take it, too.",
+            "Name a directory that nobody purges, or leave it out.",
+        )
+    return kept
 
 
 def left_behind(

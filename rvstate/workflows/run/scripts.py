@@ -17,7 +17,7 @@ from rvstate.model.project import Tree, difference
 from rvstate.script import Script
 from rvstate.shell import join, printf_b
 from rvstate.slurm import sacct, squeue
-from rvstate.workflows.run.environment import payload
+from rvstate.workflows.run.environment import backup, payload
 from rvstate.workflows.run.prepared import Prepared
 from rvstate.workflows.run.receipt import receipt
 from rvstate.workflows.session import Session
@@ -104,6 +104,7 @@ def build_script(prepared: Prepared) -> Script | None:
             code,
             state,
             prepared.run_id,
+            backup(spec, prepared.layout.account),
         ),
         payload(spec),
     )

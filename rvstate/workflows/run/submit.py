@@ -234,6 +234,13 @@ def _told(said: tuple[str, ...], prepared: Prepared) -> tuple[str, ...]:
             found.append(f"{value} is built by the first job, on its compute node")
         elif word == "note":
             found.append(value)
+        elif word == "unpacked":
+            found.append(f"the environment was unpacked from its kept copy {value}")
+        elif word == "kept":
+            taken, _, place = value.partition(" ")
+            found.append(
+                f"a copy of the environment is kept in {place} ({human_bytes(int(taken))}, 2 files)"
+            )
         elif word == "size":
             files, size, new = map(int, value.split())
             found.append(

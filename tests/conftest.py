@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections import Counter
 from pathlib import Path
@@ -11,6 +12,15 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent / "cluster"))
 from fixture import cluster  # noqa: F401 - the mini-cluster, one for each worker
+
+# A shell that begins the tests in the background has them ignore Ctrl-C, and so would all that they
+# start and interrupt.
+for _number in (signal.SIGINT, signal.SIGQUIT):
+    if signal.getsignal(_number) is signal.SIG_IGN:
+        signal.signal(
+            _number,
+            signal.default_int_handler if _number is signal.SIGINT else signal.SIG_DFL,
+        )
 
 TIERS = ("unit", "shell", "account", "cluster")
 _HERE = Path(__file__).parent

@@ -59,6 +59,11 @@ _KNOWN: tuple[tuple[str, str, str], ...] = (
         "`rvstate run --probe` shows which one a job gets.",
     ),
     (
+        r"rvstate: the job does not get the Python of its environment; (.*); nothing was run",
+        "The job did not get the Python of its environment: {0}.",
+        "Mend that and run the command again; `rvstate run --probe` checks it in the smallest job.",
+    ),
+    (
         r"exec: (python[\d.]*): not found",
         "The node has no program {0}, and the run has no environment.",
         "Declare one (requirements.txt), or set [modules] python to a module that brings it.",
@@ -75,6 +80,8 @@ _KNOWN: tuple[tuple[str, str, str], ...] = (
     ),
 )
 _MISSING = re.compile(r"ModuleNotFoundError: No module named '([^']+)'")
+# What every job says at its start.
+_START = re.compile(r"^rvstate: python is .*$", re.M)
 # A Python that no environment is made from, as tracebacks name its library.
 _OTHER = re.compile(
     r"rvstate: (/\S+) is another Python than the environment's"
@@ -89,6 +96,7 @@ def diagnose(text: str) -> tuple[Diagnosis, ...]:
         text: The last part of what the job wrote, standard error included.
     """
     found = []
+    text = _START.sub("", text)
     for pattern, message, remedy in _KNOWN:
         match = re.search(pattern, text)
         if match is not None:

@@ -35,6 +35,16 @@ OTHER = '  File "/usr/lib64/python3.6/runpy.py", line 193, in _run_module_as_mai
         ),
         ("rvstate: the environment could not be built on this node; the", "could not, so your"),
         (f"rvstate: the environment {ENV} is gone; submit again", "was removed after"),
+        (
+            "rvstate: the job does not get the Python of its environment; `python` is /x; "
+            "nothing was run",
+            "`python` is /x.",
+        ),
+        (
+            f"rvstate: python is {ENV}/bin/python\n{OTHER}ModuleNotFoundError: No module named "
+            "'torch'",
+            "another Python",
+        ),
         ("RuntimeError: CUDA driver version is insufficient for CUDA runtime version", "driver"),
         ("ImportError: /x/y.so: file too short", "damaged"),
         ("fatal: not a git repository (or any of the parent directories): .git", "asked git"),

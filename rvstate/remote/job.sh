@@ -8,7 +8,7 @@
 rv_begin() {
     local number
     # sbatch --export=NONE keeps the submitting shell out; srun must not inherit that
-    unset SLURM_EXPORT_ENV PYTHONHOME PYTHONPATH
+    unset SLURM_EXPORT_ENV PYTHONHOME PYTHONPATH RV_PYTHON
     RV_JOB_ID=${SLURM_JOB_ID:-${RV_JOB_ID:-0}}
     number=$RV_JOB_ID
     RV_RUN_DIR=$2
@@ -202,6 +202,16 @@ rv_environment() {
     # a module of Python brings them for its own
     unset PYTHONHOME PYTHONPATH
     if [ -d "$1/conda-meta" ]; then rv_conda "$1"; else rv_venv "$1"; fi
+    rv_promise "$1/bin/python"
+}
+
+# rv_promise PYTHON: what `python` is to be for the user's program, on every node; conda also makes
+# environments without one.
+rv_promise() {
+    if [ -x "$1" ]; then
+        RV_PYTHON=$1
+        export RV_PYTHON
+    fi
 }
 
 # rv_finish GENERATION: build what the login node could not, with the site's compiler; the job ends
@@ -290,8 +300,10 @@ rv_activate() {
         done
         PATH=$RV_RUN_DIR/python:${found%/*}:$PATH
         export PATH
+        rv_promise "$found"
     elif [ -d "$found/conda-meta" ]; then
         rv_conda "$found"
+        rv_promise "$found/bin/python"
     elif [ -x "$found/bin/python" ]; then
         place=$(sed -n -E 's/^ *(export )?VIRTUAL_ENV=["'\'']?([^"'\'']*)["'\'']?$/\2/p' "$found/bin/activate" 2>/dev/null | head -n 1)
         case $place in
@@ -299,6 +311,7 @@ rv_activate() {
                 printf 'rvstate: %s was made as %s and moved since; its programs still name that place\n' "$found" "$place" >&2 ;;
         esac
         rv_venv "$found"
+        rv_promise "$found/bin/python"
     else
         rv_give_up "$found is no environment: it has no bin/python"
     fi
@@ -421,24 +434,60 @@ rv_program() {
 
 # rv_become COMMAND...: become it, with the user's variables.
 rv_become() {
-    local path=$PATH prefix=${VIRTUAL_ENV:-${CONDA_PREFIX-}}
+    local path=$PATH python=${RV_PYTHON-} front
+    front=${python%/*}
+    # one interpreter alone has its names there
+    if [ -n "$python" ] && [ -x "$RV_RUN_DIR/python/python" ]; then front=$RV_RUN_DIR/python; fi
     if [ -n "$rv_env_file" ] && [ -r "$rv_env_file" ]; then
         # shellcheck source=/dev/null
         . "$rv_env_file"
         # a PATH of the user's own hides everything but the environment
-        if [ "$PATH" != "$path" ] && [ -x "$prefix/bin/python" ]; then PATH=$prefix/bin:$PATH; fi
+        if [ "$PATH" != "$path" ] && [ -n "$python" ]; then PATH=$front:$PATH; fi
     fi
+    rv_preflight "$python" "$front" "$@"
     case $1 in
-        "$prefix"/bin/*) ;;
+        "${python%/*}"/*) ;;
         /*/python | /*/python[0-9]*)
             # its errors look like those of an environment that lacks something
-            if [ -n "$prefix" ]; then printf "rvstate: %s is another Python than the environment's\n" "$1" >&2; fi
+            if [ -n "$python" ]; then printf "rvstate: %s is another Python than the environment's\n" "$1" >&2; fi
             ;;
     esac
     if [ -n "$rv_container" ]; then
         set -- apptainer exec --nv --bind "$rv_scratch" --pwd "$PWD" "$rv_container" "$@"
     fi
     exec "$@"
+}
+
+# rv_preflight PYTHON DIRECTORY COMMAND...: say which interpreter `python` is, once on a node, and end
+# before the program where that is not the environment's: its results would be another's.
+# DIRECTORY: where PYTHON is found by that name.  Without an environment PYTHON is empty, and what is
+# there is said where the command starts one.
+rv_preflight() {
+    local found why functions
+    if [ -n "${rv_container-}" ]; then
+        found="that of $rv_container"
+    elif [ -n "$1" ]; then
+        found=$(type -P python)
+        functions=$(declare -F)$'\n'
+        why=
+        if ! [ -x "$1" ]; then
+            why="$1 does not run on $(uname -n), for what it leads to is not there: see [modules] python and [environment] python"
+        elif [[ $functions = *"declare -fx python"$'\n'* ]]; then
+            why="a module or a variable makes \`python\` a function of the shell: take it out of [modules], or unset it"
+        elif ! [ "${found%/*}" -ef "$2" ]; then
+            why="\`python\` is ${found:-nothing} and not $1: take what brings it out of [modules], of the project's own programs, or of your variables (rvstate env)"
+        fi
+        if [ -n "$why" ]; then
+            printf 'rvstate: the job does not get the Python of its environment; %s; nothing was run\n' "$why" >&2
+            exit 1
+        fi
+        found=$1
+    else
+        shift 2
+        while [ "${1-}" = env ] || [[ ${1-} == *=* ]]; do shift; done
+        case ${1-} in python | python[0-9]*) found=$(type -P "$1") || return 0 ;; *) return 0 ;; esac
+    fi
+    [ "${LOCAL_RANK:-0}" != 0 ] || printf 'rvstate: python is %s\n' "$found" >&2
 }
 
 # rv_await STEP...: run it beside this shell, which hands signals on; rv_status is how it ended.

@@ -232,9 +232,80 @@ def test_another_python_is_said_in_the_log(place: Path) -> None:
     step = f"rv_environment {place}/env"
     done = job(place, f"{place}/other/bin/python3 x.py", step)
     assert f"{place}/other/bin/python3 is another Python" in done.stderr
-    assert job(place, f"{place}/env/bin/python3 x.py", step).stderr == ""
-    assert job(place, "python3 x.py", step).stderr == ""
+    said = f"rvstate: python is {place}/env/bin/python\n"
+    assert job(place, f"{place}/env/bin/python3 x.py", step).stderr == said
+    assert job(place, "python3 x.py", step).stderr == said
     assert job(place, f"{place}/other/bin/python3 x.py").stderr == ""
+
+
+def test_a_job_without_an_environment_says_which_python_it_has(place: Path) -> None:
+    """Where it starts one by name; any other program has none to speak of."""
+    runkit.write(place, {"other/python3": "#!/bin/sh\necho ran\n"}, executable=True)
+    said = f"rvstate: python is {place}/other/python3\n"
+    for command in ("python3 x.py", "env A=1 python3 x.py"):
+        done = job(place, command, f"PATH={place}/other:$PATH")
+        assert (done.stdout, done.stderr) == ("ran\n", said)
+    assert job(place, "true").stderr == ""
+
+
+def shadowed(place: Path, how: str) -> tuple[str, ...]:
+    """Steps behind which `python` is another one than the environment's."""
+    step = f"rv_environment {place}/env"
+    if how == "function":
+        return ("python() { echo theirs; }", "export -f python", step)
+    if how == "project":
+        package = {"run/package/bin/python": "#!/bin/sh\necho theirs\n"}
+        runkit.write(place, package, executable=True)
+        return (step, snapshot(place, "", "src"))
+    if how == "gone":
+        return (step, f"rm {place}/interpreter")
+    # behind the environment's own directory on PATH, as hooks of conda may put it
+    return (step, f"PATH={place}/other:$PATH")
+
+
+@pytest.mark.parametrize("how", ["function", "project", "gone", "hook"])
+@pytest.mark.parametrize("command", ["python", "bash -c python"])
+def test_a_shadowed_environment_ends_the_job_before_the_program(
+    place: Path, how: str, command: str
+) -> None:
+    """With the reason; no result of another Python passes for the environment's."""
+    runkit.write(place, {"interpreter": "#!/bin/sh\necho ours\n"}, executable=True)
+    runkit.write(place, {"other/python": "#!/bin/sh\necho theirs\n"}, executable=True)
+    (place / "env/bin/python").symlink_to(place / "interpreter")
+    done = job(place, command, *shadowed(place, how))
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "does not get the Python of its environment" in done.stderr
+    assert done.stderr.endswith("; nothing was run\n")
+    assert (place / "run/exit").read_text().split()[0] == "1"
+
+
+@pytest.mark.parametrize("kind", ["conda", "interpreter", "image"])
+def test_what_is_only_activated_is_said_too(place: Path, kind: str) -> None:
+    """An interpreter goes by the names of python; a conda environment may have none at all."""
+    runkit.write(place, {"opt/python3.99": "#!/bin/sh\necho ours\n"}, executable=True)
+    runkit.write(place, {"apptainer": "#!/bin/sh\necho entered\n"}, executable=True)
+    (place / "env/conda-meta").mkdir()
+    where = {"conda": "env", "interpreter": "opt/python3.99", "image": "image.sif"}[kind]
+    runkit.write(place, {"image.sif": "", "user.env": f"export PATH='{place}:/usr/bin:/bin'\n"})
+    step = f"rv_activate {'apptainer' if kind == 'image' else chr(39) * 2} {place}/{where}"
+    command = "echo none" if kind == "conda" else "python"
+    done = job(place, command, step, f"rv_variables {place}/user.env")
+    says = {
+        "conda": ("none\n", ""),
+        "interpreter": ("ours\n", f"rvstate: python is {place}/opt/python3.99\n"),
+        "image": ("entered\n", f"rvstate: python is that of {place}/image.sif\n"),
+    }[kind]
+    assert (done.stdout, done.stderr) == says
+
+
+def test_of_several_programs_on_a_node_one_says_it(place: Path) -> None:
+    """Every one is looked at."""
+    runkit.write(place, {"env/bin/python": "#!/bin/sh\necho ours\n"}, executable=True)
+    step = f"rv_environment {place}/env"
+    first = job(place, "python", step, LOCAL_RANK="0")
+    assert first.stderr == f"rvstate: python is {place}/env/bin/python\n"
+    (place / "run/claim").unlink()
+    assert job(place, "python", step, LOCAL_RANK="1").stderr == ""
 
 
 def test_an_environment_that_the_first_job_cannot_build_is_named(place: Path) -> None:

@@ -18,8 +18,8 @@ rv_begin() {
     RV_CHECKPOINT_DIR=$1/checkpoints/$3
     if [ $# -gt 3 ]; then rv_element "$@"; fi
     rv_claim
-    # below the ports that the kernel hands out by itself; torchrun reads the second name
-    MASTER_PORT=$((10000 + number % 20000))
+    MASTER_PORT=$(rv_port $((10000 + number % 20000)))
+    # torchrun reads this name
     PET_MASTER_PORT=$MASTER_PORT
     OMP_NUM_THREADS=$(rv_threads)
     TOKENIZERS_PARALLELISM=false
@@ -37,6 +37,18 @@ rv_begin() {
     rv_deliver=rv_to_child
     mkdir -p "$RV_OUTPUT_DIR" "$RV_CHECKPOINT_DIR" || rv_give_up "cannot make $RV_OUTPUT_DIR"
     rv_log=$1/logs/$3-$RV_JOB_ID.err
+}
+
+# rv_port FIRST: the first of a few ports on which nobody listens on this node, which others may
+# share.  They are below those that the kernel hands out by itself.
+rv_port() {
+    local port=$1
+    if ! rv_visiting; then
+        while [ "$port" -lt $(($1 + 50)) ] && (: <>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; do
+            port=$((port + 1))
+        done
+    fi
+    printf '%s' "$port"
 }
 
 # rv_element RV RUN_DIR NAME OFFSET: which element of the array this is, and where it lives.

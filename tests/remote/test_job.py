@@ -1,6 +1,7 @@
 import contextlib
 import os
 import signal
+import socket
 import subprocess
 import time
 from pathlib import Path
@@ -85,6 +86,18 @@ def test_names_and_directories_of_the_job_are_in_its_environment(place: Path) ->
     assert found["MASTER_PORT"] == found["PET_MASTER_PORT"] == "10041"
     assert Path(found["RV_OUTPUT_DIR"]).is_dir()
     assert Path(found["RV_CHECKPOINT_DIR"]).is_dir()
+
+
+def test_a_port_that_somebody_has_is_passed_over(place: Path) -> None:
+    """The node may be shared: the next port on which nobody listens is the job's own."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        said = job(place, "true", f"rv_port {port}").stdout
+        assert port < int(said) < port + 50
+        (place / "run/claim").unlink()
+    assert job(place, "true", f"rv_port {port}").stdout == str(port)
 
 
 def test_programs_that_share_the_node_share_its_threads(place: Path) -> None:

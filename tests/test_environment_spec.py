@@ -76,12 +76,13 @@ def test_everything_that_decides_the_result_is_in_the_digest() -> None:
         digest(base | {"uv.toml": "offline = true\n"}),
         digest(base, Environment(python="3.12")),
         digest(base, Environment(kind="venv")),
+        digest(base, Environment(relocatable=True)),
         digest(base, Environment(deferred=("torch",))),
         digest(base, site=Surroundings(python="miniforge/1")),
         digest(base, site=Surroundings(compiler="gcc/1")),
         digest(base, site=Surroundings(cuda="cuda/1")),
     ]
-    assert len({plain, *different}) == 11
+    assert len({plain, *different}) == 12
     project = {"pyproject.toml": PYPROJECT, "uv.lock": "version = 1"}
     locked = [
         digest(project),
@@ -167,6 +168,7 @@ def test_a_local_package_decides_by_its_files() -> None:
         (Environment(path="~/envs/x"), "~ is not expanded"),
         (Environment(backup="~/kept"), "not an absolute path"),
         (Environment(backup="kept"), "not an absolute path"),
+        (Environment(kind="venv", relocatable=True), "none that can be moved"),
     ],
 )
 def test_a_declaration_that_cannot_be_meant_is_refused(wanted: Environment, says: str) -> None:

@@ -175,6 +175,7 @@ class Environment:
     imports: tuple[str, ...] | None = None
     build: Literal["login", "job"] = "login"
     backup: str | None = None
+    relocatable: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -201,13 +201,15 @@ keep_tools() {
 make_environment() {
     case $(recipe kind) in
         uv)
+            set -- --quiet --python "$interpreter"
+            if [ "$(recipe relocatable)" = yes ]; then set -- "$@" --relocatable; fi
             # from /, for a project's settings of uv may hide the index that has pip
-            if (cd / && aloud "$uv" venv --quiet --seed --python "$interpreter" "$generation"); then
+            if (cd / && aloud "$uv" venv --seed "$@" "$generation"); then
                 return 0
             fi
             rm -rf "$generation"
             # no index: Python brings a pip of its own
-            (cd / && gently "$uv" venv --quiet --python "$interpreter" "$generation" >&2 &&
+            (cd / && gently "$uv" venv "$@" "$generation" >&2 &&
                 gently "$generation/bin/python" -m ensurepip >/dev/null 2>&1) ||
                 rv_fail "uv could not make an environment with $interpreter"
             ;;

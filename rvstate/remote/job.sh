@@ -314,19 +314,54 @@ rv_activate() {
         export PATH
         rv_promise "$found"
     elif [ -d "$found/conda-meta" ]; then
+        rv_moved "$found"
         rv_conda "$found"
         rv_promise "$found/bin/python"
     elif [ -x "$found/bin/python" ]; then
-        place=$(sed -n -E 's/^ *(export )?VIRTUAL_ENV=["'\'']?([^"'\'']*)["'\'']?$/\2/p' "$found/bin/activate" 2>/dev/null | head -n 1)
-        case $place in
-            /*) [ "$place" -ef "$found" ] ||
-                printf 'rvstate: %s was made as %s and moved since; its programs still name that place\n' "$found" "$place" >&2 ;;
-        esac
+        rv_moved "$found"
         rv_venv "$found"
         rv_promise "$found/bin/python"
     else
         rv_give_up "$found is no environment: it has no bin/python"
     fi
+}
+
+# rv_moved DIRECTORY: say so where an environment was made in another place.
+rv_moved() {
+    local made
+    made=$(rv_made_as "$1")
+    if [ -n "$made" ] && ! [ "$made" -ef "$1" ]; then
+        printf 'rvstate: %s was made as %s and moved since; its programs still name that place\n' "$1" "$made" >&2
+    fi
+}
+
+# rv_made_as DIRECTORY: the place that an environment was made for, by its activate, by pyvenv.cfg, or
+# by the first of its programs that names an interpreter; nothing where all of them are relative.
+rv_made_as() {
+    local file line made left=100
+    made=$(sed -n -E 's/^ *(export )?VIRTUAL_ENV=["'\'']?(\/[^"'\'']*)["'\'']?$/\2/p' "$1/bin/activate" 2>/dev/null | head -n 1)
+    [ -n "$made" ] || made=$(sed -n -E 's/^command = .* -m venv (.*[[:space:]])?(\/.*)$/\2/p' "$1/pyvenv.cfg" 2>/dev/null | head -n 1)
+    if [ -n "$made" ]; then
+        printf '%s' "$made"
+        return
+    fi
+    for file in "$1"/bin/*; do
+        # a conda environment has thousands
+        [ "$((left--))" -gt 0 ] || return 0
+        [ -f "$file" ] && [ -r "$file" ] || continue
+        { IFS= read -r -n 1000 line && case $line in '#!/bin/sh') IFS= read -r -n 1000 line ;; esac; } <"$file"
+        # a path that is long or has blanks stands in the second line
+        line=${line#"'''exec' "}
+        line=${line#[\"\']}
+        case ${line#'#!'} in
+            /usr/bin/* | /usr/local/bin/* | /bin/*) ;;
+            /*/bin/python*)
+                line=${line#'#!'}
+                printf '%s' "${line%%/bin/python*}"
+                return
+                ;;
+        esac
+    done
 }
 
 # rv_conda_prefix NAME: where a conda environment lies, from conda's own list and the usual places.

@@ -80,6 +80,17 @@ def test_each_kind_is_made_and_has_what_was_asked(laptop: Laptop, app: Path, kin
     assert log(laptop, found) == f"{found['environment']}\n"
 
 
+def test_a_relocatable_one_works_in_another_place(laptop: Laptop, app: Path) -> None:
+    """Its programs find the Python beside them, wherever that is."""
+    write(app, {"rvstate.toml": "[environment]\nrelocatable = true\n"})
+    found = laptop.submit("python", "-c", "import tiny; print(tiny.VERSION)", cwd=app)
+    assert log(laptop, found) == "1.0\n"
+    generation = Path(found["environment"])
+    moved = generation.rename(app.parent / "moved")
+    done = subprocess.run([moved / "bin/pip", "--version"], capture_output=True, text=True)
+    assert str(moved) in done.stdout, done
+
+
 def test_requirements_are_read_as_pip_reads_them(laptop: Laptop, app: Path) -> None:
     """Hashes, continued lines, markers, includes, constraints, addresses, comments; all kept."""
     for name in ("far", "near", "never"):

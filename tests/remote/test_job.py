@@ -237,6 +237,40 @@ def test_a_moved_environment_is_said_to_be(place: Path) -> None:
         assert (done.stdout, "moved since" in done.stderr) == ("ran\n", says)
 
 
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"bin/activate": "case x in\n *) VIRTUAL_ENV=$(cygpath HERE) ;;\nesac\nVIRTUAL_ENV=HERE\n"},
+        {"bin/activate": "    export VIRTUAL_ENV='HERE'\n"},
+        {"pyvenv.cfg": "home = /usr/bin\ncommand = /usr/bin/python3.12 -m venv HERE\n"},
+        {"bin/tool": "#!HERE/bin/python3\n"},
+        {"bin/a": "#!/usr/bin/python3\n", "bin/b": "\0\1\2", "bin/c": "#!HERE/bin/python\n"},
+        {"bin/tool": "#!/bin/sh\n'''exec' 'HERE/bin/python' \"$0\" \"$@\"\n' '''\n"},
+        {"conda-meta/history": "", "bin/tool": "#!HERE/bin/python3.12\n"},
+    ],
+)
+def test_every_trace_of_the_former_place_is_read(place: Path, files: dict[str, str]) -> None:
+    """Where activate names none, pyvenv.cfg or a program does."""
+    runkit.write(place, {"an env/bin/python": "#!/bin/sh\necho ran\n"}, executable=True)
+    for made, says in (("/else where", True), (str(place / "an env"), False)):
+        runkit.write(place / "an env", {k: v.replace("HERE", made) for k, v in files.items()})
+        done = job(place, "python", f"rv_activate '' '{place}/an env'")
+        assert (done.stdout, "was made as /else where and moved since" in done.stderr) == (
+            "ran\n",
+            says,
+        ), done.stderr
+
+
+def test_a_relocatable_environment_has_not_moved(place: Path) -> None:
+    """None of its files names a place."""
+    runkit.write(place, {"env/bin/python": "#!/bin/sh\necho ran\n"}, executable=True)
+    activate = "VIRTUAL_ENV=''\"$(dirname -- \"$SCRIPT_PATH\")\"''\n"
+    tool = '#!/bin/sh\n\'\'\'exec\' "$(dirname -- "$0")"/\'python\' "$0" "$@"\n'
+    runkit.write(place, {"env/bin/activate": activate, "env/bin/tool": tool})
+    done = job(place, "python", f"rv_activate '' {place}/env")
+    assert (done.stdout, "moved" in done.stderr) == ("ran\n", False)
+
+
 def test_another_python_is_said_in_the_log(place: Path) -> None:
     """Its errors would look like those of an environment that lacks something."""
     for name in ("env", "other"):

@@ -138,6 +138,7 @@ def spec(
         *(("extra", name) for name in dict.fromkeys(extras)),
         *(("group", name) for name in dict.fromkeys(wanted.groups)),
         *(("deferred", name.lower()) for name in sorted(set(wanted.deferred))),
+        *((("relocatable", "yes"),) if wanted.relocatable else ()),
     )
     told = (
         ("imports", "declared" if wanted.imports is None else "named"),
@@ -212,6 +213,12 @@ def _check(wanted: Environment) -> None:
         raise ConfigError(
             f"environment.path is {wanted.path}, and ~ is not expanded.",
             "Write an absolute path on the cluster, or ./PATH in the project.",
+        )
+    if wanted.relocatable and wanted.kind in ("venv", "virtualenv", "conda"):
+        raise ConfigError(
+            f"environment.relocatable is set, and environment.kind is {wanted.kind}, which makes "
+            "none that can be moved.",
+            "Leave out one of them: uv makes such environments.",
         )
     if wanted.backup and not wanted.backup.startswith(("/", "{home}")):
         raise ConfigError(

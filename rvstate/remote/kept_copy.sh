@@ -93,7 +93,7 @@ keep_copy() {
         else
             printf 'note no copy of the environment was kept in %s (%s); ' "$copies" \
                 "$(sed 's/^rvstate: //' "$1/.rvstate/copy.said" | tail -n 1)"
-            printf 'make room there, or set backup in [environment] to a directory that you may write to\n'
+            printf 'make room there, or set backup in [environment] to a directory that you may write to; the next build tries again\n'
         fi
     } >"$1/.rvstate/copy.new"
     mv -f "$1/.rvstate/copy.new" "$1/.rvstate/copy"

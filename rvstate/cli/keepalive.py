@@ -44,14 +44,14 @@ def run(
     tell = Progress(quiet=as_json)
     tell(f"walking through the files of {account.label}")
     policy, found = workflow.run(account, scheduled=scheduled)
-    if scheduled:
-        # nobody may look at `ps` for days
-        notify.catch_up(account)
     tell.done()
     if as_json:
         click.echo(view.run_document(policy, found))
     else:
         view.show_run(policy, found)
+    if scheduled:
+        # nobody may look at `ps` for days; behind the report, which a silent Slurm must not hide
+        notify.catch_up(account)
     return EXIT_FAILED if workflow.wrong(found) else EXIT_DONE
 
 

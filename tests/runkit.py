@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -169,6 +169,14 @@ def push(
     state = "-" if old is None else old.state
     args = (str(place / "lock"), "5", str(place), state, new.state, identity, formerly)
     return Script("push", args, payload)
+
+
+def until(what: Callable[[], object], seconds: float = 60) -> None:
+    """Wait until a call gives something true; an AssertionError after so many seconds."""
+    end = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < end, "it never came true"
+        time.sleep(0.3)
 
 
 def program(name: str) -> str:

@@ -3,25 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.runkit import Laptop, repository
+from tests.runkit import Laptop, repository, until
 
 pytestmark = pytest.mark.cluster
 
 FULL = (("gpu-a6000", 1), ("gpu-a100-80", 2), ("gpu-h200", 1))
-
-
-def until(what: Callable[[], object], seconds: float = 60) -> None:
-    """Wait until a call gives something true."""
-    end = time.monotonic() + seconds
-    while not what():
-        assert time.monotonic() < end, "it never came true"
-        time.sleep(0.3)
 
 
 @pytest.fixture

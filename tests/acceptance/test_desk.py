@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
-import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,19 +13,11 @@ from typing import Any
 import pytest
 
 from rvstate.transport import control_directory
-from tests.runkit import Laptop, repository
+from tests.runkit import Laptop, repository, until
 
 pytestmark = pytest.mark.cluster
 
 SECRET = "hunter2 'q' \"d\" $HOME #x\nline two"
-
-
-def until(what: Callable[[], object], seconds: float = 60) -> None:
-    """Wait until a call gives something true."""
-    end = time.monotonic() + seconds
-    while not what():
-        assert time.monotonic() < end, "it never came true"
-        time.sleep(0.3)
 
 
 @pytest.fixture(scope="module")

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import rvstate
-from tests.runkit import Laptop, repository, write
+from tests.runkit import Laptop, repository, until, write
 
 pytestmark = pytest.mark.cluster
 ASSETS = Path(rvstate.__file__).parent
@@ -131,11 +129,3 @@ def states(laptop: Laptop, found: dict[str, Any]) -> list[str]:
     """The state of each element."""
     (run,) = laptop.document("ps", found["run_id"])["runs"]
     return [element["state"] for element in run["elements"]]
-
-
-def until(what: Callable[[], object]) -> None:
-    """Wait until it is so."""
-    end = time.monotonic() + 60
-    while not what():
-        assert time.monotonic() < end, "it never came true"
-        time.sleep(0.3)

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests import runkit
 from tests.runkit import ODD_NAMES, Laptop, git, repository, write
 
 pytestmark = pytest.mark.cluster
+
+until = functools.partial(runkit.until, seconds=90)
 
 SCRATCH = "/scratch/abc1de"
 FINISHED = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT")
@@ -54,13 +57,6 @@ def app(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
     """A project of this test's own name, without requirements."""
     name = request.node.name.partition("[")[0].replace("_", "-")[-40:]
     return repository(tmp_path / "work" / name, {"train.py": "print('one')\n", "sub/x": "x"})
-
-
-def until(what: Callable[[], object], seconds: float = 90) -> None:
-    end = time.monotonic() + seconds
-    while not what():
-        assert time.monotonic() < end, "it never came true"
-        time.sleep(0.3)
 
 
 def jobs_of(cluster: Any, run_id: str) -> list[str]:

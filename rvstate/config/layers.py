@@ -75,11 +75,15 @@ def lay(
     for name, table in clusters.items():
         check_layer(Layer(f"{path} [clusters.{name}]", as_table(table, str(path), "clusters")))
     layers = [Layer(str(path), mine), *_cluster_layer(path, clusters, chosen or default)]
+    stages: list[Layer] = []
     for name, text in texts[1:]:
         table = parse(name, text)
         if name.endswith("pyproject.toml"):
             table = as_table(table.get("tool", {}), name, "tool").get("rvstate", {})
-        if as_table(table, name, "tool.rvstate").pop("stages", None) or table:
+        declared = as_table(table, name, "tool.rvstate").pop("stages", None)
+        if declared:
+            stages.append(Layer(name, as_table(declared, name, "stages")))
+        if table:
             layers.append(Layer(name, table))
             check_project(layers[-1])
     layers += [Layer(name, table) for name, table in _variable_layers(variables)]
@@ -92,7 +96,7 @@ def lay(
     settings = schema.build(Settings, merge((profile.table, merged)), "the merged configuration")
     secret = any(_has_secret(table) for table in (mine, *clusters.values()))
     sources = _sources((profile, *layers))
-    return Config(settings, site, path, chosen or default, sources, secret)
+    return Config(settings, site, path, chosen or default, sources, secret, tuple(stages))
 
 
 def cluster_names() -> tuple[str, ...]:

@@ -38,6 +38,8 @@ class Config:
     """("connection.host", layer) for every key that some layer set."""
     holds_secret: bool = False
     """Whether the user's own file holds a secret, in a cluster's table that is not in use too."""
+    stages: tuple[Layer, ...] = ()
+    """The table `stages` of each file of the project that has one, unread."""
 
     @property
     def host(self) -> str:

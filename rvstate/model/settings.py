@@ -179,6 +179,14 @@ class Environment:
 
 
 @dataclass(frozen=True, slots=True)
+class Pipeline:
+    """What the project's stages are run as; the stages themselves are `[stages.NAME]`."""
+
+    name: str | None = None
+    backend: Literal["slurm", "ray-data", "ray-actors"] = "slurm"
+
+
+@dataclass(frozen=True, slots=True)
 class Snapshot:
     """How a job's copy of the code is kept."""
 
@@ -226,6 +234,7 @@ class Settings:
     shell: Shell = Shell()
     modules: Modules = Modules()
     environment: Environment = Environment()
+    pipeline: Pipeline = Pipeline()
     snapshot: Snapshot = Snapshot()
     retention: Retention = Retention()
     presets: dict[str, Preset] = field(default_factory=dict)

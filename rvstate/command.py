@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import shlex
+
+from rvstate.errors import ConfigError
 
 _LAUNCHERS = frozenset(
     {
@@ -14,6 +17,10 @@ _LAUNCHERS = frozenset(
 _STARTERS = frozenset({"torchrun", "accelerate", "deepspeed", "srun"})
 _SCRIPTS = {".py": "python", ".sh": "bash", ".bash": "bash"}
 _INTERPRETER = re.compile(r"(?:\S*/)?(?:python[0-9.]*|bash|sh)")
+# A log's name has the job's number behind it, a snapshot's the run's id, and 255 bytes are a name.
+_MAX_NAME = 120
+_PLACEHOLDER = re.compile(r"\{(name|project|branch)\}")
+_NAME = re.compile(r"[A-Za-z0-9_@+=][A-Za-z0-9._:@+=-]*")
 _ASSIGNMENT = re.compile(r"[A-Za-z_][A-Za-z0-9_]*=")
 
 
@@ -96,6 +103,40 @@ def job_name(words: tuple[str, ...]) -> str:
         if clean:
             return f"rv-{clean}"
     return "rv-job"
+
+
+def named(template: str, words: tuple[str, ...], project: str, branch: str) -> str:
+    """A job's name by the template of the settings.
+
+    Args:
+        template: With `{name}`, `{project}` and `{branch}`, as `check_template` lets it pass.
+        words: The command, which `{name}` is made from.
+        project: As the workspace's directory is called.
+        branch: The same; two branches never share one, for jobs of one name share checkpoints.
+
+    Returns:
+        At most 120 characters: log files and snapshots are named after it.
+    """
+    known = {"name": job_name(words), "project": project, "branch": branch}
+    found = _PLACEHOLDER.sub(lambda match: known[match[1]], template)
+    if len(found) <= _MAX_NAME:
+        return found
+    digest = hashlib.sha256(found.encode("utf-8", "surrogatepass")).hexdigest()[:8]
+    return f"{found[: _MAX_NAME - 9]}-{digest}"
+
+
+def check_template(template: str) -> None:
+    """Refuse a template for names of jobs that would give names that cannot be.
+
+    Raises:
+        ConfigError: It knows other words in braces, or holds what stands in no name.
+    """
+    plain = _PLACEHOLDER.sub("x", template)
+    if not _NAME.fullmatch(plain):
+        raise ConfigError(
+            f"{template!r} makes no names of jobs.",
+            "Use {name}, {project} and {branch}, letters, digits and . _ - : + = @ between them.",
+        )
 
 
 def script_in(words: tuple[str, ...]) -> str | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 
-from rvstate.errors import ConfigError
+from rvstate.errors import ConfigError, nearest
 from rvstate.model.settings import Settings
 from rvstate.model.site import Site
 
@@ -20,8 +20,12 @@ EVENTS = (
 )
 TEST = "TEST"
 SCHEMA = 1
-# sbatch(1), --mail-type: END is every end, FAIL says so in the subject.
-_MAIL_TYPES = ("END", "FAIL", "REQUEUE")
+# sbatch(1), --mail-type.
+_MAIL_TYPES = (
+    *("NONE", "BEGIN", "END", "FAIL", "REQUEUE", "ALL", "INVALID_DEPEND", "STAGE_OUT"),
+    *("TIME_LIMIT", "TIME_LIMIT_90", "TIME_LIMIT_80", "TIME_LIMIT_50", "ARRAY_TASKS"),
+)
+_ADDRESS = re.compile(r"[^\s@,;<>\"]+(?:@[^\s@,;<>\"]+)?")
 # HMAC-SHA256 takes up to 64 bytes as they are (RFC 2104), and remote/notify.sh no more.
 _TOKEN = re.compile(r"[!-~]{16,64}")
 
@@ -37,11 +41,44 @@ def by_webhook(settings: Settings) -> bool:
     return bool(settings.notifications.enabled and settings.notifications.url)
 
 
-def mail_options(settings: Settings, site: Site) -> tuple[tuple[str, ...], str]:
-    """`--mail-type` and `--mail-user`; empty where Slurm is not to mail."""
-    if not by_mail(settings, site):
+def mail_options(
+    settings: Settings, site: Site, types: str | None = None, user: str | None = None
+) -> tuple[tuple[str, ...], str]:
+    """`--mail-type` and `--mail-user`; empty where Slurm is not to mail.
+
+    Args:
+        settings: Whom to tell where nothing else was asked for.
+        site: Where the job runs.
+        types: What was asked for, with commas; None for as the settings say.
+        user: The same for whom; one of both is enough, and Slurm itself knows its users.
+
+    Raises:
+        ConfigError: Slurm knows no such event, or the address is none.
+    """
+    asked = bool(types or user)
+    if site.scheduler != "slurm" or not (asked or by_mail(settings, site)) or types == "":
         return (), ""
-    return _MAIL_TYPES, settings.notifications.email or ""
+    to = settings.notifications.email if user is None else user
+    if to and not (_ADDRESS.fullmatch(to) and to.isprintable()):
+        raise ConfigError(f"{to!r} is not one mail address.", "For example abc1de@example.org.")
+    return mail_types(types or settings.notifications.mail_type), to or ""
+
+
+def mail_types(text: str) -> tuple[str, ...]:
+    """What Slurm is to mail about, from `END,FAIL`.
+
+    Raises:
+        ConfigError: Slurm knows no such event.
+    """
+    found = tuple(word.strip().upper() for word in text.split(","))
+    for word in found:
+        if word not in _MAIL_TYPES:
+            near = nearest(word, _MAIL_TYPES)
+            raise ConfigError(
+                f"Slurm sends no mail about {word!r}.",
+                f"Did you mean {near}?" if near else f"It knows: {', '.join(_MAIL_TYPES)}.",
+            )
+    return found
 
 
 def notices(settings: Settings, site: Site) -> tuple[str, ...]:

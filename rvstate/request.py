@@ -2,18 +2,33 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 
-from rvstate.errors import ConfigError, RefusedError
+from rvstate.errors import ConfigError, RefusedError, nearest
 from rvstate.model.settings import Settings
 from rvstate.model.site import Gpu, Site
 from rvstate.shape import Limits, Shape, shape
-from rvstate.slurm import duration, memory
+from rvstate.slurm import duration, memory, token, when
 from rvstate.slurm.options import SbatchOptions, check_raw
 
 _HOUR = 3600
 # In the place of a type: whichever serves.
 ANY = "any"
+# In the place of a preset: none, though the settings name one.
+NO_PRESET = "none"
+# What a preset says in the words of the request; sbatch's own options beside it.
+_PRESET = (
+    *("gpus", "gpu_type", "gpu_mem", "nodes", "gpus_per_node", "exclusive", "constraint"),
+    *("exclude", "time", "mem", "cpus", "partition", "account", "wckey", "comment"),
+    *("mail_type", "mail_user", "begin", "deadline"),
+)
+# How many GPUs and nodes: the user's own shape is not mixed with a preset's.
+_SHAPE = ("gpus", "nodes", "gpus_per_node")
+# Where GPUs of a kind are; what names another kind is not mixed with it.
+_PLACE = ("gpu_type", "gpu_mem", "partition", "constraint")
+_MOMENTS = ("begin", "deadline")
+_FEATURES = re.compile(r"[^\s&|()\[\]*,]+(?:&[^\s&|()\[\]*,]+)*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +49,14 @@ class Request:
         cpus: CPUs of each node.
         partition: Over what the site's data says.
         account: The allocation that pays.
+        constraint: Features that nodes must have, as Slurm writes them.
+        exclusive: Whether nodes are the job's alone; None for as the settings say.
+        wckey: Under which key accounting counts it.
+        comment: Free text, kept with the job.
+        mail_type: What Slurm mails about, with commas.
+        mail_user: Whom it mails.
+        begin: Not before this moment, as Slurm reads it.
+        deadline: Ended by this moment, as Slurm reads it.
         raw: `--sbatch KEY=VALUE`, for everything else.
     """
 
@@ -50,6 +73,14 @@ class Request:
     cpus: int | None = None
     partition: str | None = None
     account: str | None = None
+    constraint: str | None = None
+    exclusive: bool | None = None
+    wckey: str | None = None
+    comment: str | None = None
+    mail_type: str | None = None
+    mail_user: str | None = None
+    begin: str | None = None
+    deadline: str | None = None
     raw: tuple[tuple[str, str | None], ...] = ()
 
 
@@ -62,36 +93,47 @@ def raw_option(text: str) -> tuple[str, str | None]:
 def with_preset(request: Request, name: str | None, settings: Settings) -> Request:
     """The request with the values of `[presets.NAME]` where it says nothing itself.
 
+    Args:
+        request: What was typed.
+        name: The preset; None for the one of the settings, and `none` for none at all.
+        settings: Where presets are.
+
     Raises:
         ConfigError: There is no preset of that name.
     """
-    if name is None:
+    name = settings.defaults.preset if name is None else name
+    if not name or name == NO_PRESET:
         return request
     preset = settings.presets.get(name)
     if preset is None:
-        import difflib
-
-        near = difflib.get_close_matches(name, settings.presets, 1)
+        near = nearest(name, settings.presets)
         known = ", ".join(sorted(settings.presets)) or "none"
         raise ConfigError(
             f"There is no preset {name!r}.",
-            f"Did you mean {near[0]}?" if near else f"Known: {known}; write [presets.{name}].",
+            f"Did you mean {near}?" if near else f"Known: {known}; write [presets.{name}].",
         )
     own = dict(request.raw)
     raw = tuple(pair for pair in map(raw_option, preset.sbatch) if pair[0] not in own)
+    left = _left_out(request)
     values = {
         key: getattr(preset, key)
-        for key in ("gpus", "gpu_type", "time", "mem", "cpus", "partition", "account")
-        if getattr(request, key) is None
+        for key in _PRESET
+        if key not in left and getattr(request, key) is None
     }
-    if request.nodes or request.gpus_per_node:
-        # the user's own shape, not the preset's count within it
-        values.pop("gpus", None)
-    # what names another kind of GPU is not mixed with the preset's
-    if request.mig:
-        values.update(gpu_type=None, gpus=None)
-    mig = request.mig or (preset.mig and request.gpu_type is None)
+    # a slice is one kind of GPU, too
+    other = request.gpu_type is not None or request.gpus == 0
+    mig = request.mig or (preset.mig and not other)
     return replace(request, **values, mig=mig, raw=(*raw, *request.raw))
+
+
+def _left_out(request: Request) -> frozenset[str]:
+    """What a preset does not say of a request that names a shape or a kind of GPU itself."""
+    found: set[str] = set()
+    if request.mig or request.single_node or any(getattr(request, k) is not None for k in _SHAPE):
+        found.update(_SHAPE)
+    if request.mig or request.gpu_type is not None or request.gpus == 0:
+        found.update(_PLACE)
+    return frozenset(found)
 
 
 def leaves_choice(request: Request, settings: Settings, site: Site) -> bool:
@@ -116,6 +158,8 @@ def options(request: Request, settings: Settings, site: Site) -> SbatchOptions:
     defaults = settings.defaults
     for key, value in request.raw:
         check_raw(key, value)
+    said = {key: _said(request, settings, key) for key in ("wckey", "comment", *_MOMENTS)}
+    _check_words(said, site)
     gpu = _gpu(request, settings, site)
     wanted = _shape(request, gpu, site)
     time = request.time or defaults.time
@@ -133,10 +177,49 @@ def options(request: Request, settings: Settings, site: Site) -> SbatchOptions:
         # the programs of a node are started within it; see remote/launch.sh
         ntasks_per_node=1 if wanted.nodes > 1 else None,
         gpus=_gres(request, gpu, wanted),
-        constraint=(gpu[1].constraint or "") if gpu else "",
+        constraint=_constraint(_said(request, settings, "constraint"), gpu),
         exclude=request.exclude or "",
+        exclusive=bool(defaults.exclusive if request.exclusive is None else request.exclusive),
+        comment=said["comment"],
+        begin=said["begin"],
+        deadline=said["deadline"],
+        wckey=said["wckey"],
         raw=request.raw,
     )
+
+
+def _said(request: Request, settings: Settings, key: str) -> str:
+    """What was asked for under this key; an empty text takes back what the settings say."""
+    typed = getattr(request, key)
+    return (getattr(settings.defaults, key) if typed is None else typed) or ""
+
+
+def _check_words(said: dict[str, str], site: Site) -> None:
+    token.check(said["comment"])
+    for key in _MOMENTS:
+        if not said[key]:
+            continue
+        when.check(f"--{key}", said[key])
+        if site.scheduler == "process":
+            raise RefusedError(
+                f"Jobs of this machine start at once, so there is no --{key}.",
+                "Leave it out, or run it on a cluster: `rvstate init` connects to one.",
+            )
+
+
+def _constraint(wanted: str, gpu: tuple[str, Gpu] | None) -> str:
+    """The user's features and those by which the site tells the type of GPU; all must be there."""
+    needed = (gpu[1].constraint or "") if gpu else ""
+    if not wanted or not needed:
+        return wanted or needed
+    if not _FEATURES.fullmatch(wanted):
+        assert gpu is not None
+        raise ConfigError(
+            f"The constraint {wanted!r} cannot be joined with {needed!r}, by which this site knows "
+            f"its {gpu[0]}.",
+            "Name features joined by &, or name no type of GPU and write the whole constraint.",
+        )
+    return "&".join(dict.fromkeys((*needed.split("&"), *wanted.split("&"))))
 
 
 def shape_of(request: Request, asked: SbatchOptions) -> Shape:

@@ -5,6 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rvstate import command
+from rvstate.errors import ConfigError
 
 
 @pytest.mark.parametrize(
@@ -104,3 +105,30 @@ def test_another_python_is_pointed_out(words: tuple[str, ...], warned: bool) -> 
         any("not the environment's" in said for said in command.warnings(words, "/project"))
         is warned
     )
+
+
+def test_a_name_by_the_settings_template() -> None:
+    """Command, project and branch stand where the template says."""
+    words = ("train.py",)
+    assert command.named("{name}", words, "p", "b") == "rv-train"
+    template = "exp-{name}:{project}:{branch}"
+    assert command.named(template, words, "p", "feature--x") == "exp-rv-train:p:feature--x"
+
+
+def test_long_names_stay_apart() -> None:
+    """A log's name must fit a directory, and two branches must not share checkpoints."""
+    names = {
+        command.named("{name}:{project}:{branch}", ("a.py",), "p" * 80, f"{'b' * 70}{n}")
+        for n in (1, 2)
+    }
+    assert len(names) == 2
+    assert max(map(len, names)) == 120
+
+
+@pytest.mark.parametrize(
+    "template", ["", "{name", "{x}", "a/{name}", "-{name}", ".{name}", "a b", "{{name}}", "%j", "é"]
+)
+def test_a_template_that_makes_no_names_is_refused(template: str) -> None:
+    """Names become parts of paths, of commands and of sbatch's patterns."""
+    with pytest.raises(ConfigError):
+        command.check_template(template)

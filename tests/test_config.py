@@ -189,6 +189,14 @@ WRONG = [
     ("[defaults]\naccount = 12345\n", r"defaults\.account", "quotes"),
     ("[defaults]\ntime = '2 moons'\n", r"defaults\.time", "2:59:00"),
     ("[defaults]\ncpus = 0\n", r"defaults\.cpus", ""),
+    ("[defaults]\nbegin = 'soon'\n", r"defaults\.begin", "now+2hours"),
+    ("[defaults]\ncomment = '20260102-030405-0a1b2c3d'\n", r"defaults\.comment", ""),
+    ("[defaults]\njob_name = '{nome}'\n", r"defaults\.job_name", ""),
+    ("[defaults]\njob_name = '../{name}'\n", r"defaults\.job_name", ""),
+    ("[notifications]\nmail_type = 'ENDE'\n", r"notifications\.mail_type", ""),
+    ("[presets.a]\ndeadline = '25:00'\n", r"presets\.a\.deadline", "now"),
+    ("[presets.a]\nnodes = 0\n", r"presets\.a\.nodes", ""),
+    ("[presets.a]\nnods = 1\n", r"presets\.a\.nods", "nodes"),
     ("[paths]\nscratch = 'scratch'\n", r"paths\.scratch", "/"),
     ("[paths]\nscratch = '~/scratch'\n", r"paths\.scratch", "/"),
     ("[connection]\nhost = '-oProxyCommand=x'\n", r"connection\.host", ""),
@@ -481,3 +489,36 @@ def test_a_preview_writes_nothing(home: Path) -> None:
     """What would be in force can be known before it is written."""
     assert config.preview({"connection.host": "x"}).host == "x"
     assert os.listdir(home) == []
+
+
+# -- presets ------------------------------------------------------------------------------------
+
+
+def test_presets_of_all_layers_are_one(home: Path, tmp_path: Path) -> None:
+    """Site, user and project may each say some of it; each key is the strongest layer's."""
+    (home / "sites").mkdir()
+    site = 'name = "mine"\ntitle = "t"\n[presets.a]\ncpus = 1\ntime = "1h"\nmem = "1G"\n'
+    (home / "sites" / "mine.toml").write_text(site)
+    _write(home, '[connection]\nsite = "mine"\n[presets.a]\ntime = "2h"\nmem = "2G"\n')
+    project = tmp_path / "project"
+    project.mkdir()
+    (project / "rvstate.toml").write_text('[presets.a]\nmem = "3G"\n[presets."b.c"]\ngpus = 2\n')
+    found = config.load(project=project)
+    preset = found.settings.presets["a"]
+    assert (preset.cpus, preset.time, preset.mem) == (1, "2h", "3G")
+    rows = {row.key: (row.value, row.layer) for row in config.explain(found)}
+    assert rows["presets.a.cpus"] == (1, "site profile mine")
+    assert rows["presets.a.time"] == ("2h", str(home / "config.toml"))
+    assert rows["presets.a.mem"] == ("3G", str(project / "rvstate.toml"))
+    assert rows["presets.b.c.gpus"][0] == 2
+    assert "presets.a.gpus" not in rows
+
+
+def test_a_key_of_a_preset_is_set_by_its_name(home: Path) -> None:
+    """A name may hold dots; what is not there is answered with what is."""
+    assert config.set_keys({"presets.g5.xlarge.gpus": 1}) == ("presets.g5.xlarge.gpus",)
+    assert config.load().settings.presets["g5.xlarge"].gpus == 1
+    assert config.set_keys({"presets.g5.xlarge.gpus": 1}) == ()
+    with pytest.raises(ConfigError) as caught:
+        config.key_type("presets.g5.xlarge.gpsu")
+    assert "presets.g5.xlarge.gpus" in caught.value.remedy

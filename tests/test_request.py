@@ -152,3 +152,80 @@ def test_the_default_partition_has_a_limit_too() -> None:
     assert request.options(Request(time="7d"), PLAIN, UVA).time == 7 * 86400
     with pytest.raises(RefusedError, match="partition interactive allows"):
         request.options(Request(time="13h", partition="interactive"), PLAIN, UVA)
+
+
+def test_what_is_said_of_a_job_beside_its_resources() -> None:
+    """Each option acts, goes over the settings, and an empty text takes those back."""
+    defaults = Defaults(
+        wckey="w", comment="c", begin="noon", deadline="teatime", constraint="f", exclusive=True
+    )
+    settings = Settings(defaults=defaults)
+    found = request.options(Request(), settings, GENERIC)
+    assert (found.wckey, found.comment, found.begin) == ("w", "c", "noon")
+    assert (found.deadline, found.constraint, found.exclusive) == ("teatime", "f", True)
+    own = Request(
+        wckey="x", comment="", begin="now+1hour", deadline="", constraint="a|b", exclusive=False
+    )
+    found = request.options(own, settings, GENERIC)
+    assert (found.wckey, found.comment, found.begin) == ("x", "", "now+1hour")
+    assert (found.deadline, found.constraint, found.exclusive) == ("", "a|b", False)
+
+
+def test_features_join_those_by_which_the_site_knows_a_type() -> None:
+    """Both must hold, each once; what cannot be joined is refused, not dropped."""
+    settings = Settings()
+    found = request.options(Request(gpu_type="a100", constraint="ib&gpupod"), settings, UVA)
+    assert found.constraint == "gpupod&a100_80gb&ib"
+    for odd in ("a|b", "(a|b)", "[a*2]", "a&"):
+        with pytest.raises(ConfigError, match="cannot be joined"):
+            request.options(Request(gpu_type="a100", constraint=odd), settings, UVA)
+
+
+@pytest.mark.parametrize("key", ["begin", "deadline"])
+def test_a_moment_is_checked_and_nothing_starts_early(key: str) -> None:
+    """What Slurm would not read is refused; where no job waits, every moment is."""
+    with pytest.raises(ConfigError, match=f"--{key} 'soon'"):
+        request.options(Request(**{key: "soon"}), Settings(), GENERIC)
+    with pytest.raises(RefusedError, match=f"no --{key}"):
+        request.options(Request(**{key: "tomorrow"}), Settings(), LOCAL)
+
+
+EVERY = Preset(
+    gpus=4, gpu_type="a40", nodes=2, exclusive=True, constraint="f", exclude="n1", time="1h",
+    mem="8G", cpus=3, partition="p", account="a", wckey="w", comment="c", mail_type="END",
+    mail_user="m", begin="noon", deadline="teatime", sbatch=("qos=long",),
+)  # fmt: skip
+
+
+def test_a_preset_says_all_that_options_say() -> None:
+    """Each of its keys arrives; an option goes over it; the settings may name the usual one."""
+    settings = Settings(presets={"big": EVERY}, defaults=Defaults(preset="big"))
+    found = request.with_preset(Request(), None, settings)
+    for key in Preset.__dataclass_fields__:
+        if key not in ("sbatch", "mig", "gpu_mem", "gpus_per_node"):
+            assert getattr(found, key) == getattr(EVERY, key), key
+    assert found.raw == (("qos", "long"),)
+    assert request.with_preset(Request(time="2h"), "big", settings).time == "2h"
+    assert request.with_preset(Request(), "none", settings) == Request()
+    assert request.with_preset(Request(), None, Settings(presets={"big": EVERY})) == Request()
+
+
+@pytest.mark.parametrize(
+    "own", [Request(gpus=2), Request(nodes=1), Request(gpus_per_node=1), Request(single_node=True)]
+)
+def test_a_shape_of_ones_own_is_not_mixed_with_a_presets(own: Request) -> None:
+    """Who names nodes or GPUs gets just those, of the preset's type."""
+    found = request.with_preset(own, "big", Settings(presets={"big": EVERY}))
+    assert (found.gpus, found.nodes, found.gpus_per_node) == (
+        own.gpus, own.nodes, own.gpus_per_node
+    )  # fmt: skip
+    assert (found.gpu_type, found.partition) == ("a40", "p")
+
+
+@pytest.mark.parametrize("own", [Request(gpu_type="v100"), Request(mig=True), Request(gpus=0)])
+def test_another_kind_of_gpu_is_not_looked_for_where_the_presets_is(own: Request) -> None:
+    """Partition and features of one kind are not another's."""
+    found = request.with_preset(own, "big", Settings(presets={"big": EVERY}))
+    assert (found.partition, found.constraint) == (None, None)
+    assert (found.gpu_type, found.mig) == (own.gpu_type, own.mig)
+    assert found.time == "1h"

@@ -19,7 +19,7 @@ from rvstate.cli.common import (
 from rvstate.errors import ConfigError
 from rvstate.hardware import Trouble
 from rvstate.model.job import RunRecord
-from rvstate.request import Request, raw_option, with_preset
+from rvstate.request import NO_PRESET, Request, raw_option, with_preset
 from rvstate.slurm.states import JobState
 from rvstate.views import runs as view
 from rvstate.workflows.run import again
@@ -57,8 +57,24 @@ _RESOURCES = (
     click.option("--cpus", type=click.IntRange(1), help="CPUs of each node."),
     click.option("-p", "--partition", help="Partition, over what the site's data says."),
     click.option("-A", "--account", help="Allocation that pays."),
-    click.option("--preset", metavar="NAME", help="Options from [presets.NAME] in the settings."),
+    click.option("--constraint", metavar="LIST", help="Features that the nodes must have."),
+    click.option("--exclusive/--no-exclusive", default=None, help="Nodes for this job alone."),
+    click.option(
+        "--preset",
+        metavar="NAME",
+        help="Options from [presets.NAME] in the settings; none for not even the usual ones.",
+    ),
     click.option("--name", help="Name of the job; default: from the command."),
+    click.option("--wckey", metavar="KEY", help="Key under which accounting counts it."),
+    click.option("--comment", metavar="TEXT", help="Kept with the job; squeue and sacct show it."),
+    click.option(
+        "--mail-type", metavar="LIST", help="What Slurm mails about, for example END,FAIL."
+    ),
+    click.option("--mail-user", metavar="ADDRESS", help="Whom Slurm mails."),
+    click.option(
+        "--begin", metavar="WHEN", help="Not before: 18:00, now+2hours, 2026-12-01T08:00."
+    ),
+    click.option("--deadline", metavar="WHEN", help="Ended by then, or not started at all."),
     click.option(
         "--after",
         multiple=True,
@@ -194,6 +210,9 @@ def run(
     wait = "log" if follow or probe else "end" if retry_hardware else ""
     if resume:
         return _finish(account, again.resume(account, here, tell), tell, wait, as_json)
+    if probe and options["preset"] is None:
+        # the smallest job, not the usual one
+        options["preset"] = NO_PRESET
     order = order_of(account, command, here, options)
     if probe:
         order = probing(order, account.config.site)
@@ -278,19 +297,9 @@ def order_of(
         options: The values of `job_options` or `resource_options`.
     """
     keys = (
-        "gpus",
-        "nodes",
-        "gpus_per_node",
-        "single_node",
-        "exclude",
-        "gpu_type",
-        "gpu_mem",
-        "mig",
-        "time",
-        "mem",
-        "cpus",
-        "partition",
-        "account",
+        *("gpus", "nodes", "gpus_per_node", "single_node", "exclude", "gpu_type", "gpu_mem", "mig"),
+        *("time", "mem", "cpus", "partition", "account", "constraint", "exclusive", "wckey"),
+        *("comment", "mail_type", "mail_user", "begin", "deadline"),
     )
     raw = tuple(map(raw_option, options["raw"]))
     wanted = Request(**{key: options[key] for key in keys}, raw=raw)

@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from functools import partial
 
 from rvstate import schema
+from rvstate.command import check_template
 from rvstate.config.values import Layer
 from rvstate.errors import ConfigError, RvstateError
-from rvstate.model.settings import SCHEDULES, SECRET_KEYS, SECURITY, Settings
+from rvstate.model.settings import (
+    SCHEDULES,
+    SECRET_KEYS,
+    SECURITY,
+    Defaults,
+    Preset,
+    Settings,
+)
 from rvstate.model.site import MODES
-from rvstate.slurm import duration
+from rvstate.notification import mail_types
+from rvstate.slurm import duration, token, when
 
 OWN_KEYS = ("clusters", "default_cluster")
 # Where the account is, who is told, and what is secret: code that was cloned says none of that.
@@ -47,10 +58,11 @@ def check_layer(layer: Layer) -> None:
     if settings.scratch_keepalive.mode not in (None, *MODES):
         raise _bad("scratch_keepalive.mode", layer, f"one of {', '.join(MODES)}", "Mend it.")
     _check_schedule(settings, layer)
-    if settings.defaults.time is not None:
-        _check_time(settings.defaults.time, layer)
-    if settings.defaults.cpus is not None and settings.defaults.cpus < 1:
-        raise _bad("defaults.cpus", layer, "at least 1", "Mend it.")
+    if "defaults" in layer.table:
+        _check_job("defaults", settings.defaults, layer)
+        _check_template(settings.defaults.job_name, layer)
+    for name, preset in settings.presets.items():
+        _check_job(f"presets.{name}", preset, layer)
     _check_notifications(settings, layer)
 
 
@@ -96,15 +108,59 @@ def _check_notifications(settings: Settings, layer: Layer) -> None:
     ):
         if text is not None and not (_ADDRESS.fullmatch(text) and text.isprintable()):
             raise _bad(key, layer, "one mail address", "For example abc1de@example.org.")
+    if "mail_type" in layer.table.get("notifications", {}):
+        wanted = "events that Slurm knows, for example END,FAIL"
+        _check("notifications.mail_type", told.mail_type, mail_types, wanted, layer)
     if receiver.smtp_security not in SECURITY:
         raise _bad("receiver.smtp_security", layer, f"one of {', '.join(SECURITY)}", "Mend it.")
 
 
-def _check_time(text: str, layer: Layer) -> None:
+def _check_job(table: str, found: Defaults | Preset, layer: Layer) -> None:
+    """What a job is asked for by settings, before any job is."""
+    _check(
+        f"{table}.time",
+        found.time,
+        duration.parse,
+        "a walltime",
+        layer,
+        "For example 2h or 2:59:00.",
+    )
+    _check(f"{table}.comment", found.comment, token.check, "plain text", layer)
+    for key in ("begin", "deadline"):
+        moment = partial(when.check, key)
+        _check(
+            f"{table}.{key}",
+            getattr(found, key) or None,
+            moment,
+            "a moment",
+            layer,
+            "For example now+2hours.",
+        )
+    for key, least in (("cpus", 1), ("nodes", 1), ("gpus", 0), ("gpus_per_node", 1)):
+        count = getattr(found, key, None)
+        if count is not None and count < least:
+            raise _bad(f"{table}.{key}", layer, f"at least {least}", "Mend it.")
+
+
+def _check_template(text: str, layer: Layer) -> None:
+    wanted = "made of {name}, {project}, {branch}, letters, digits and . _ - : + = @"
+    _check("defaults.job_name", text, check_template, wanted, layer)
+
+
+def _check(
+    key: str,
+    text: str | None,
+    check: Callable[[str], object],
+    wanted: str,
+    layer: Layer,
+    remedy: str = "Mend it.",
+) -> None:
+    if text is None:
+        return
     try:
-        duration.parse(text)
+        check(text)
     except RvstateError as error:
-        raise _bad("defaults.time", layer, "a walltime", "For example 2h or 2:59:00.") from error
+        raise _bad(key, layer, wanted, remedy) from error
 
 
 def _bad(key: str, layer: Layer, wanted: str, remedy: str) -> ConfigError:

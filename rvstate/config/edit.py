@@ -12,26 +12,36 @@ from rvstate.config.layers import lay
 from rvstate.config.text import as_table, parse, private_home, read_text, without_empty, write
 from rvstate.config.values import Config, config_path, home
 from rvstate.errors import ConfigError, nearest
-from rvstate.model.settings import Settings
+from rvstate.model.settings import Preset, Settings
 from rvstate.schema import Table
 
 
 def key_type(key: str) -> Any:
-    """The type of a `table.key`.
+    """The type of a `table.key`, or of a `presets.NAME.key`.
 
     Raises:
         ConfigError: There is no such key.
     """
-    table, _, rest = key.partition(".")
+    table, *between, rest = place(key)
     tables = schema.keys(Settings)
-    if table in tables and rest in schema.keys(tables[table]):
-        return schema.keys(tables[table])[rest]
+    known = schema.keys(Preset if table == "presets" and between else tables.get(table))
+    if rest in known:
+        return known[rest]
+    if table == "presets" and between:
+        raise schema.unknown_key((key,), (f"presets.{between[0]}.{k}" for k in known), "a preset")
     every = [f"{t}.{k}" for t in tables for k in schema.keys(tables[t])]
     near = nearest(key, every)
     raise ConfigError(
         f"{key} is not a key that rvstate knows.",
         f"Did you mean {near}?" if near else "`rvstate config --explain` lists all of them.",
     )
+
+
+def place(key: str) -> tuple[str, ...]:
+    """The tables and the key that a `table.key` names; the name of a preset may hold dots."""
+    table, _, rest = key.partition(".")
+    name, dot, last = rest.rpartition(".")
+    return (table, name, last) if table == "presets" and dot else (table, rest)
 
 
 def raw(cluster: str | None = None) -> Table:
@@ -100,7 +110,7 @@ def _wanted(
     for key in values:
         key_type(key)
     prefix = ("clusters", cluster) if cluster else ()
-    wanted = {(*prefix, *key.split(".", 1)): value for key, value in values.items()}
+    wanted = {(*prefix, *place(key)): value for key, value in values.items()}
     return wanted | {(key,): value for key, value in (more or {}).items()}
 
 

@@ -19,7 +19,7 @@ from rvstate.config.sites import load_site
 from rvstate.config.text import as_table, drop_none, merge, parse, read_text
 from rvstate.config.values import Config, Layer, config_path
 from rvstate.errors import ConfigError, nearest
-from rvstate.model.settings import SECRET_KEYS, Settings
+from rvstate.model.settings import SECRET_KEYS, Preset, Settings
 from rvstate.model.site import Site
 from rvstate.schema import Table
 
@@ -130,8 +130,16 @@ def _of_site(site: Site) -> Table:
             "defaults": dataclasses.asdict(site.defaults),
             "paths": {"scratch": site.paths.scratch},
             "modules": dataclasses.asdict(site.modules),
+            "presets": {name: _set(preset) for name, preset in (site.presets or {}).items()},
         }
     )
+
+
+def _set(preset: Preset) -> Table:
+    """The keys of a preset that say something."""
+    usual = Preset()
+    table = dataclasses.asdict(preset)
+    return {key: value for key, value in table.items() if value != getattr(usual, key)}
 
 
 def _has_secret(table: Table) -> bool:
@@ -172,6 +180,9 @@ def _sources(layers: tuple[Layer, ...]) -> tuple[tuple[str, str], ...]:
     found: dict[str, str] = {}
     for layer in layers:
         for table, keys in layer.table.items():
-            for key in keys if isinstance(keys, dict) else ():
+            for key, value in keys.items() if isinstance(keys, dict) else ():
                 found[f"{table}.{key}"] = layer.name
+                # a preset has keys of its own
+                for inner in value if isinstance(value, dict) else ():
+                    found[f"{table}.{key}.{inner}"] = layer.name
     return tuple(sorted(found.items()))

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rvstate import schema
-from rvstate.model.settings import SECRET_KEYS, Settings
+from rvstate.model.settings import SECRET_KEYS, Preset, Settings
 from rvstate.model.site import Site
 from rvstate.schema import Table
 
@@ -83,7 +83,10 @@ def home_template(config: Config) -> str:
 
 
 def explain(config: Config) -> tuple[Explained, ...]:
-    """Every key with the value in force and the layer that set it, in the order of the tables."""
+    """Every key with the value in force and the layer that set it, in the order of the tables.
+
+    Of presets only the keys that some layer set.
+    """
     layers = dict(config.sources)
     rows = []
     for table, kind in schema.keys(Settings).items():
@@ -93,4 +96,9 @@ def explain(config: Config) -> tuple[Explained, ...]:
             value = getattr(getattr(config.settings, table), key)
             shown = "(set)" if secret and value else value
             rows.append(Explained(name, shown, layers.get(name, DEFAULT), secret))
+    for preset, values in config.settings.presets.items():
+        for key in schema.keys(Preset):
+            name = f"presets.{preset}.{key}"
+            if name in layers:
+                rows.append(Explained(name, getattr(values, key), layers[name], False))
     return tuple(rows)

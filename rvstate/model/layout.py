@@ -161,6 +161,14 @@ class Workspace:
         """One immutable copy for each job."""
         return self.root / "snapshots"
 
+    def snapshot(self, name: str, run_id: str) -> RemotePath:
+        """The copy that one job sees.
+
+        Lists of paths are parted by colons, and this one stands in such a list (PYTHONPATH), so a
+        colon of the name becomes an underscore.
+        """
+        return self.snapshots / f"{name.replace(':', '_')}-{run_id}"
+
     @property
     def manifest(self) -> RemotePath:
         """What `code` holds, written last by every transfer."""

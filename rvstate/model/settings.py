@@ -44,7 +44,11 @@ class Connection:
 
 @dataclass(frozen=True, slots=True)
 class Defaults:
-    """Defaults for a job's options, in the words of the options."""
+    """Defaults for a job's options, in the words of the options.
+
+    `job_name` is the name of a job that was given none: `{name}` stands for what the command says,
+    `{project}` and `{branch}` for the code's.
+    """
 
     account: str | None = None
     gpu_type: str | None = None
@@ -52,6 +56,14 @@ class Defaults:
     partition: str | None = None
     mem: str | None = None
     cpus: int | None = None
+    constraint: str | None = None
+    exclusive: bool | None = None
+    wckey: str | None = None
+    comment: str | None = None
+    begin: str | None = None
+    deadline: str | None = None
+    preset: str | None = None
+    job_name: str = "{name}"
     node_wait: str = "30m"
     ai_naming: bool = False
     ai_api_key: str | None = field(default=None, repr=False)
@@ -80,10 +92,14 @@ class Caches:
 
 @dataclass(frozen=True, slots=True)
 class Notifications:
-    """Whom to tell about a job: `email` by Slurm's own mail, `url` by signed events."""
+    """Whom to tell about a job: `email` by Slurm's own mail, `url` by signed events.
+
+    `mail_type` is what Slurm mails about, as `--mail-type` names it.
+    """
 
     enabled: bool = False
     email: str | None = None
+    mail_type: str = "END,FAIL,REQUEUE"
     url: str | None = None
     token: str | None = field(default=None, repr=False)
 
@@ -209,12 +225,24 @@ class Preset:
 
     gpus: int | None = None
     gpu_type: str | None = None
+    gpu_mem: str | None = None
     mig: bool = False
+    nodes: int | None = None
+    gpus_per_node: int | None = None
+    exclusive: bool | None = None
+    constraint: str | None = None
+    exclude: str | None = None
     time: str | None = None
     mem: str | None = None
     cpus: int | None = None
     partition: str | None = None
     account: str | None = None
+    wckey: str | None = None
+    comment: str | None = None
+    mail_type: str | None = None
+    mail_user: str | None = None
+    begin: str | None = None
+    deadline: str | None = None
     sbatch: tuple[str, ...] = ()
     """`KEY=VALUE`, as `--sbatch`."""
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from rvstate.model.settings import Preset
+
 CLOCKS = ("unknown", "none", "atime", "mtime", "atime-or-ctime", "atime-and-mtime", "data")
 TOUCH_POLICIES = ("unknown", "silent", "allowed", "forbidden", "ineffective")
 MODES = ("touch", "report", "heal", "off")
@@ -130,6 +132,7 @@ class Site:
     prices: Prices = Prices()
     partitions: tuple[Partition, ...] = ()
     gpus: dict[str, Gpu] | None = None
+    presets: dict[str, Preset] | None = None
 
     def gpu(self, name: str) -> tuple[str, Gpu] | None:
         """The type and its data for a name or alias, or None."""

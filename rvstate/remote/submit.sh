@@ -8,7 +8,8 @@
 # jobs, one a line, the id first and the run's id somewhere.  PARTS: empty, or for an array that takes
 # several jobs a line `OFFSET ARRAY` for each: the argument of the batch script, and --array.
 # SUBMITTER: the words before the batch script, `sbatch ...`.  The payload is empty, or a tar archive: writable, a list of paths (./PATH,
-# each ended by NUL) that get copies of their own, and package/..., kept with the run.
+# each ended by NUL) that get copies of their own, and package/..., kept with the run; comment, the user's
+# words in the comment of each of several jobs of an array.
 # A run that was submitted already is only told its job id: asking again is safe.
 # Says `submitted JOB`, `found JOB`, `stale`, or `unbuilt` where the generation is not whole; before it `twin JOB` for an active job of that name,
 # behind it `untold WHY` where no job behind this one will tell how it ended.
@@ -177,6 +178,7 @@ ask_sbatch() {
 submit_parts() {
     jobs=''
     number=0
+    words=$(cat "$run/comment" 2>/dev/null)
     # its own standard input is the payload's
     while read -r offset array <&3; do
         number=$((number + 1))
@@ -188,7 +190,8 @@ submit_parts() {
                 *%*) before=${jobs:+--dependency=afterany:${jobs##*,}} ;;
                 *) before='' ;;
             esac
-            if ! ask_sbatch "$@" --array="$array" --comment="rvstate:${run##*/}.$number" \
+            if ! ask_sbatch "$@" --array="$array" \
+                --comment="rvstate:${run##*/}.$number${words:+ $words}" \
                 ${before:+"$before"} "$run/job.sh" "$offset"; then
                 if [ -n "$jobs" ] && ! [ -f "$run/intent" ]; then
                     # shellcheck disable=SC2046 # their numbers
@@ -249,10 +252,12 @@ twins() {
     name=${name%-????????-??????-*}
     [ -n "$name" ] || return 0
     # the name ends a line of the queue
-    grep -E -e '(PENDING|RUNNING)' "$run/queue" 2>/dev/null |
-        awk -v name="$name" '{ line = $0; sub(/[^A-Za-z0-9._-]+$/, "", line)
+    # a colon of it is an underscore in the snapshot's; the state is where prune looks for it
+    awk -F '[\037 ]' -v name="$name" '$2 ~ /^(PENDING|RUNNING)$/ || $3 ~ /^(PENDING|RUNNING)$/ {
+            line = $0; sub(/[^A-Za-z0-9._-]+$/, "", line); gsub(/:/, "_", line)
             at = length(line) - length(name)
-            if (substr(line, at + 1) == name && substr(line, at, 1) !~ /[A-Za-z0-9._-]/) print "twin " $0 + 0 }'
+            if (substr(line, at + 1) == name && substr(line, at, 1) !~ /[A-Za-z0-9._-]/) print "twin " $0 + 0 }' \
+        "$run/queue" 2>/dev/null
 }
 
 # The code must be sent again; the manifest's date goes on telling what was changed over here.

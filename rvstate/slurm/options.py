@@ -42,7 +42,11 @@ _KNOWN = _WITH_VALUE | _PERHAPS_VALUE | _WITHOUT_VALUE
 _TYPED = {
     "account": "--account",
     "array": "array",
+    "begin": "--begin",
+    "comment": "--comment",
+    "constraint": "--constraint",
     "cpus-per-task": "--cpus",
+    "deadline": "--deadline",
     "dependency": "--after",
     "exclude": "--exclude",
     "gpus": "--gpus",
@@ -50,8 +54,8 @@ _TYPED = {
     "gres": "--gpus and --type",
     "job-name": "--name",
     "kill-on-invalid-dep": "--after",
-    "mail-type": "email in [notifications]",
-    "mail-user": "email in [notifications]",
+    "mail-type": "--mail-type",
+    "mail-user": "--mail-user",
     "mem": "--mem",
     "nodes": "--nodes",
     "ntasks": "`srun -n`, or --start,",
@@ -60,10 +64,11 @@ _TYPED = {
     "signal": "--signal",
     "tasks-per-node": "`srun -n`, or --start,",
     "time": "--time",
+    "wckey": "--wckey",
 }
 # Options that rvstate decides: they say where a job runs, writes and how its id comes back.
 _OURS = _names("""
-    chdir comment error export export-file get-user-env help ignore-pbs input open-mode output
+    chdir error export export-file get-user-env help ignore-pbs input open-mode output
     parsable quiet test-only usage verbose version wait wrap
     """)
 
@@ -217,10 +222,10 @@ def check_raw(key: str, value: str | None, *, site_options: Collection[str] = ()
         return
     if key in _OURS:
         raise ConfigError(f"--{key} is decided by rvstate.", "Remove it from the sbatch options.")
-    if key in _TYPED:
-        raise ConfigError(
-            f"--{key} has a place of its own.", f"Use {_TYPED[key]} instead of --sbatch."
-        )
+    # --exclusive=user says something else than --exclusive
+    own = "--exclusive" if key == "exclusive" and value is None else _TYPED.get(key)
+    if own is not None:
+        raise ConfigError(f"--{key} has a place of its own.", f"Use {own} instead of --sbatch.")
     if key not in _KNOWN:
         names = sorted(_KNOWN | frozenset(site_options))
         import difflib

@@ -48,12 +48,19 @@ def show_settings(config: Config, rows: Iterable[Explained], *, everything: bool
     click.echo(f"# site profile {config.site.name}: {config.site.title}")
     last = ""
     for row in rows:
-        table, _, key = row.key.partition(".")
+        table, _, key = row.key.rpartition(".")
         if table != last:
-            click.echo(f"[{table}]")
+            click.echo(f"[{_heading(table)}]")
             last = table
         value = "(not set)" if row.value is None else toml_value(row.value)
         click.echo(f"{key} = {value}{f'  # {row.layer}' if everything else ''}")
+
+
+def _heading(table: str) -> str:
+    first, dot, name = table.partition(".")
+    plain = name.replace("-", "").replace("_", "")
+    bare = plain.isascii() and plain.isalnum()
+    return f"{first}{dot}{name if bare or not dot else toml_value(name)}"
 
 
 def toml_value(value: Any) -> str:

@@ -197,6 +197,52 @@ def test_a_gpu_is_what_was_asked_for(cluster: Any, laptop: Laptop, app: Path) ->
     assert laptop.run("logs", found["job_id"]).stdout == "2\n"
 
 
+def test_what_is_said_of_a_job_reaches_slurm_and_comes_back(
+    cluster: Any, laptop: Laptop, app: Path
+) -> None:
+    """Slurm has key, mail, comment and moments; the run is known by its token all the same."""
+    cluster.reset()
+    git(app, "switch", "-q", "-c", "feature/x")
+    words = """it's "mine" $HOME `x` #1"""
+    name = f"t:rv-train:{app.name}:feature--x"
+    config = (laptop.home / "config.toml").read_text()
+    extra = 'job_name = "t:{name}:{project}:{branch}"\npreset = "p"\n[presets.p]\nwckey = "k1"\n'
+    (laptop.home / "config.toml").write_text(config + extra + 'mail_user = "a@b.c"\n')
+    asked = ("--comment", words, "--begin", "now+1hour", "--deadline", "now+3hours", "--time", "1h")
+    told = laptop.submit(*asked, "--mail-type", "end,fail", "--exclusive", "train.py", cwd=app)
+    job = str(told["job_id"])
+
+    def shown(number: str) -> str:
+        return str(cluster.exec("scontrol", "show", "job", number).stdout)
+
+    # scontrol has no workload key where the site counts none; squeue has it all the same
+    listed = cluster.exec("squeue", "-h", "-j", job, "-O", "wckey:20,oversubscribe:10").stdout
+    assert listed.split() == ["k1", "NO"]
+    first = shown(job)
+    assert f"Comment=rvstate:{told['run_id']} {words} " in first
+    assert f"JobName={name}\n" in first
+    assert "MailUser=a@b.c MailType=END,FAIL" in first
+    fields = dict(word.partition("=")[::2] for word in first.split())
+    submitted, begin, deadline = (
+        time.mktime(time.strptime(fields[key], "%Y-%m-%dT%H:%M:%S"))
+        for key in ("SubmitTime", "EligibleTime", "Deadline")
+    )
+    assert abs(begin - submitted - 3600) < 120
+    assert abs(deadline - submitted - 3 * 3600) < 120
+    # whose answer never came
+    receipt = laptop.home / "runs" / f"{told['run_id']}.json"
+    receipt.write_text(json.dumps(json.loads(receipt.read_text()) | {"job_id": None}))
+    cluster.run_as("abc1de", "rm", f"{SCRATCH}/.rv/runs/{told['run_id']}/job")
+    assert [run["job_id"] for run in laptop.document("ps")["runs"]] == [job]
+    assert str(laptop.document("run", "--resume", cwd=app)["job_id"]) == job
+    # once more by its name, with the same words and a token of its own
+    again = laptop.document("rerun", name, cwd=app)
+    assert f"Comment=rvstate:{again['run_id']} {words} " in shown(str(again["job_id"]))
+    assert cluster.exec("squeue", "-h", "-o", "%i").stdout.split() == [str(again["job_id"]), job]
+    assert laptop.run("stop", name, "-y", cwd=app).returncode == 0
+    assert cluster.exec("squeue", "-h", "-o", "%i").stdout.split() == [job]
+
+
 def test_a_dry_run_asks_slurm_and_submits_nothing(cluster: Any, laptop: Laptop, app: Path) -> None:
     """sbatch --test-only answers; what it would refuse is refused with its words."""
     laptop.submit("true", cwd=app)
@@ -323,7 +369,7 @@ def test_cut_at_any_moment_there_is_one_job(cluster: Any, tmp_path: Path, app: P
             if process.returncode != 0:
                 cuts += 1
                 assert "--resume" in out + err, (out, err)
-                found = json.loads(laptop.run("run", "--resume", "--json", cwd=app).stdout)
+                found = json.loads(laptop.run("run", "--resume", cwd=app).stdout)
                 assert found["run_id"] == run_id
             else:
                 found = json.loads(out)

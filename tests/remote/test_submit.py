@@ -124,6 +124,21 @@ def test_another_run_is_another_job(place: Place) -> None:
     assert ran.lines == ["twin 41", "submitted 42"]
 
 
+@pytest.mark.parametrize(
+    ("row", "twin"),
+    [
+        ("40\x1f40\x1fCOMPLETED\x1fNone\x1frvstate:x RUNNING\x1frv-train\x1f", False),
+        ("40\x1f40\x1fRUNNING\x1fNone\x1frvstate:x COMPLETED\x1frv-train\x1f", True),
+        ("40\x1f40\x1fPENDING\x1fNone\x1frvstate:x\x1fa:rv-train\x1f", False),
+        ("40 RUNNING rvstate:x rv-train", True),
+    ],
+)
+def test_a_twin_is_told_by_its_state_and_name(place: Place, row: str, twin: bool) -> None:
+    """Words in a comment are neither, and half a name is none."""
+    (place.fake / "queue").write_text(f"{row}\n")
+    assert ("twin 40" in place.submit().lines) is twin
+
+
 def test_a_refusal_is_told_and_can_be_mended(place: Place) -> None:
     """The scheduler's own words come back; afterwards the same run can be submitted."""
     (place.fake / "refuse").touch()
@@ -506,6 +521,21 @@ def test_a_long_array_takes_several_jobs(place: Place) -> None:
         f"43 PENDING rvstate:{RUN}.3 0-1%2 6 afterany:42",
     ]
     assert place.submit(parts=PARTS).lines == ["found 41,42,43"]
+
+
+def test_each_part_bears_the_users_words(place: Place) -> None:
+    """They stand behind the token, as they are, and the token goes on finding the part."""
+    write(place.fake, {"sbatch": ARRAYS, "dies": "42"}, executable=True)
+    words = 'it\'s $HOME `x` "y"'
+    payload = archive.bundle({"comment": words}, {})
+    assert place.submit(parts=PARTS, payload=payload).status == runkit.KILLED
+    (place.fake / "dies").unlink()
+    age_locks(place.root)
+    again = place.submit(parts=PARTS, payload=payload)
+    assert again.lines == ["submitted 41,42,43"]
+    assert [line.partition(" PENDING ")[2].rsplit(" ", 3)[0] for line in place.queue()] == [
+        f"rvstate:{RUN}.{n} {words}" for n in (1, 2, 3)
+    ]
 
 
 def test_a_long_array_is_submitted_whole_or_not_at_all(place: Place) -> None:

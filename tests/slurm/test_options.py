@@ -78,7 +78,12 @@ def test_raw_options() -> None:
     options.check_raw("nice", "100")
     options.check_raw("nice", None)
     options.check_raw("contiguous", None)
-    for key, value in (("qos", "long"), ("exclusive", None), ("no-requeue", None), ("begin", "x")):
+    for key, value in (
+        ("qos", "long"),
+        ("exclusive", "user"),
+        ("no-requeue", None),
+        ("spread-job", None),
+    ):
         options.check_raw(key, value)
     options.check_raw("uenv", "pytorch", site_options={"uenv"})
 
@@ -92,6 +97,10 @@ def test_raw_options() -> None:
         ("xyzzy", None, "man sbatch"),
         ("time", "1:00:00", "--time"),
         ("ntasks", "8", "srun -n"),
+        ("exclusive", None, "--exclusive"),
+        ("begin", "16:00", "--begin"),
+        ("comment", "x", "--comment"),
+        ("mail-user", "a@b.c", "--mail-user"),
         ("output", "x", "Remove"),
         ("wrap", "x", "Remove"),
         ("reservation", None, "man sbatch"),

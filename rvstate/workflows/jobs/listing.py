@@ -13,7 +13,7 @@ from rvstate.model.job import Chain, Dependency, RunRecord
 from rvstate.model.layout import SYMBOLIC, Layout
 from rvstate.script import Answer, Script
 from rvstate.shell import join
-from rvstate.slurm import sacct, squeue
+from rvstate.slurm import sacct, squeue, token
 from rvstate.slurm.sacct import AccountingRow
 from rvstate.slurm.squeue import JobRow
 from rvstate.slurm.states import FINISHED, JobState
@@ -57,7 +57,7 @@ def read_runs(session: Session, answer: Answer, *, states: bool = True) -> tuple
         else:
             fact = _foremost(fact, queue)
             job = (fact.job or "").partition(",")[0]
-            row = queue.get(job) or queue.get(f"rvstate:{run_id}")
+            row = queue.get(job) or queue.get(token.of_run(run_id))
             one = _one_of_several(_from_slurm(run_id, fact, row, accounting.get(job)))
             one = _in_segments(one, fact)
             found.append(_with_elements(one, fact, queue, accounting) if one.array else one)
@@ -111,8 +111,8 @@ def _with_elements(
     jobs = run.jobs
     if not jobs:
         # nobody heard the answer: the queue knows the job by its token
-        token = re.compile(rf"rvstate:{run.run_id}(?:\.[0-9]+)?")
-        found = {row.job.base for row in queue.values() if token.fullmatch(row.comment)}
+        ours = re.compile(re.escape(token.of_run(run.run_id)) + r"(?:\.[0-9]+)?")
+        found = {row.job.base for row in queue.values() if ours.fullmatch(token.token(row.comment))}
         jobs = tuple(map(str, sorted(found)))
     known = elements.elements(run.array, jobs, queue, past, dict(fact.marks))
     waiting = [row for row in queue.values() if str(row.job.base) in jobs]
@@ -157,7 +157,10 @@ def _queue(answer: Answer) -> dict[str, JobRow]:
 def _rows(answer: Answer) -> dict[str, JobRow]:
     rows = squeue.parse(answer.first("queue").decode("utf-8", "replace"))
     # by id, and by the token in the comment for a run that never heard its id
-    return {**{row.comment: row for row in rows}, **{str(row.job): row for row in rows}}
+    return {
+        **{token.token(row.comment): row for row in rows},
+        **{str(row.job): row for row in rows},
+    }
 
 
 def _accounting(answer: Answer) -> dict[str, AccountingRow]:

@@ -15,6 +15,7 @@ from rvstate.errors import (
 )
 from rvstate.model.plan import Plan
 from rvstate.script import Script
+from rvstate.slurm import token
 from rvstate.workflows.run.order import ordered
 from rvstate.workflows.run.prepare import prepare
 from rvstate.workflows.run.prepared import Prepared, Submitted
@@ -113,7 +114,7 @@ def without_nodes(
     run_id = _after(old.run_id)
     options = replace(
         old.spec.options,
-        comment=f"rvstate:{run_id}",
+        comment=token.comment(run_id, token.words(old.spec.options.comment)),
         exclude=",".join(filter(None, (old.spec.options.exclude, *nodes))),
     )
     spec = replace(old.spec, run_id=run_id, run_directory=old.layout.run(run_id), options=options)

@@ -17,7 +17,7 @@ from rvstate.model.layout import Layout, Workspace
 from rvstate.model.project import Project, Tree
 from rvstate.model.site import Site
 from rvstate.paths import RemotePath
-from rvstate.slurm import duration
+from rvstate.slurm import duration, token
 from rvstate.slurm.options import SbatchOptions, literal_path
 from rvstate.workflows.run.order import Order
 from rvstate.workflows.session import Session
@@ -59,7 +59,9 @@ def job_spec(
         run_id: Names the run.
     """
     settings, site = session.config.settings, session.config.site
-    name = order.name or command.job_name(order.words)
+    name = order.name or command.named(
+        settings.defaults.job_name, order.words, project.name, project.branch_component
+    )
     words = _command(order, layout, run_id)
     array = None
     if order.array or order.sweep:
@@ -69,7 +71,9 @@ def job_spec(
     if order.total_time or order.signal or order.retries is not None:
         segments = _chain(order, site, asked_for)
     log = literal_path(layout.logs) + ("/%x-%A_%a" if array else "/%x-%j")
-    mail_type, mail_user = notification.mail_options(settings, site)
+    mail_type, mail_user = notification.mail_options(
+        settings, site, order.request.mail_type, order.request.mail_user
+    )
     options = replace(
         _for_launch(asked_for, launch),
         name=name,
@@ -79,7 +83,7 @@ def job_spec(
         error=f"{log}.err",
         # a job that Slurm starts again goes on with its logs
         open_mode="append",
-        comment=f"rvstate:{run_id}",
+        comment=token.comment(run_id, asked_for.comment),
         export="NONE",
         array=array.parts[0][1] if array else "",
         # to the batch shell, which hands it to the user's programs; and Slurm may start it again
@@ -113,7 +117,7 @@ def job_spec(
         modules=tuple(m for m in modules if m),
         environment=generation,
         activated=_activated(environment, workspace, name, run_id),
-        snapshot=workspace.code if order.code else workspace.snapshots / f"{name}-{run_id}",
+        snapshot=workspace.code if order.code else workspace.snapshot(name, run_id),
         subdirectory=project.subdirectory,
         sources=_sources(tree) if package is not None else "",
         read_only=_is_large(tree) and not order.writable and not order.code,
@@ -220,7 +224,7 @@ def _activated(
         )
     return (
         environment.kind,
-        workspace.snapshots / f"{name}-{run_id}" / inner,
+        workspace.snapshot(name, run_id) / inner,
         workspace.code / inner,
     )
 

@@ -20,6 +20,7 @@ from rvstate.model.observed import ObservedState, Present
 from rvstate.model.project import PastTree, Project, Tree, difference
 from rvstate.paths import RemotePath
 from rvstate.script import Script
+from rvstate.slurm import token
 from rvstate.workflows.run.at_hand import UNNAMED, Code, at_hand
 from rvstate.workflows.run.order import ordered
 from rvstate.workflows.run.prepare import (
@@ -256,15 +257,16 @@ def _spec(
     session: Session, then: JobSpec, layout: Layout, workspace: Workspace, run_id: str
 ) -> JobSpec:
     """The job as it was, as a run of its own; our own scripts are today's."""
-    snapshot = workspace.snapshots / f"{then.options.name}-{run_id}"
+    snapshot = workspace.snapshot(then.options.name, run_id)
     before = then.snapshot or snapshot
+    comment = token.comment(run_id, token.words(then.options.comment))
     if then.run_id == run_id:
         # one that is taken up again; on other nodes it has the snapshot of the run before
         snapshot = before
     return replace(
         then,
         run_id=run_id,
-        options=replace(then.options, comment=f"rvstate:{run_id}"),
+        options=replace(then.options, comment=comment),
         run_directory=layout.run(run_id),
         library=desired_state.script_set(layout).path,
         snapshot=snapshot,

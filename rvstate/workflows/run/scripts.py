@@ -16,7 +16,7 @@ from rvstate.model.layout import Layout
 from rvstate.model.project import Tree, difference
 from rvstate.script import Script
 from rvstate.shell import join, printf_b
-from rvstate.slurm import sacct, squeue
+from rvstate.slurm import sacct, squeue, token
 from rvstate.workflows.run.environment import backup, payload
 from rvstate.workflows.run.prepared import Prepared
 from rvstate.workflows.run.receipt import receipt
@@ -174,6 +174,8 @@ def _run_files(session: Session, prepared: Prepared) -> bytes:
         if names:
             lists["writable"] = names
     files = {f"package/{path}": text for path, text in prepared.package}
+    if _parts(prepared.spec) and (words := token.words(prepared.spec.options.comment)):
+        files["comment"] = words
     if prepared.spec.choices:
         files["choices"] = "".join(f"{join(words)}\n" for words in prepared.spec.choices)
     if prepared.spec.announce:

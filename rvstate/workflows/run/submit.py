@@ -82,6 +82,13 @@ def _offered(session: Session, prepared: Prepared, error: RvstateError) -> Rvsta
     """The same error; where nothing at the site fits the request, a refusal with what there is."""
     if not isinstance(error, SubmitError) or not offers.is_impossible(error.message):
         return error
+    deadline = prepared.spec.options.deadline
+    if deadline:
+        # Slurm says of it that the time limit is wrong
+        remedy = (
+            f"The deadline {deadline} leaves too little time: name a later one, or less --time."
+        )
+        return RefusedError(error.message, remedy)
     said = [
         session.transport.execute(join(command)).output.decode("utf-8", "replace")
         for command in (sinfo.PARTITIONS_COMMAND, sinfo.NODES_COMMAND)

@@ -32,6 +32,16 @@ def program(name: str) -> str:
     return (_HERE / "remote" / f"{name}.py").read_text("utf-8")
 
 
+def pipeline_modules() -> dict[str, str]:
+    """What a pipeline that is written as code imports, path to text.
+
+    It stands in front of an installed rvstate, and leaves that one's other modules where they are.
+    """
+    beside = '__path__ = __import__("pkgutil").extend_path(__path__, __name__)\n'
+    stages = (_HERE / "stages.py").read_text("utf-8")
+    return {"rvstate/__init__.py": beside, "rvstate/stages.py": stages}
+
+
 @cache
 def job_scripts_digest() -> str:
     """A short SHA-256 over names and texts of `job_scripts()`."""

@@ -15,7 +15,7 @@ ROOT = PACKAGE.parent
 
 # A module may import lower floors, and its own floor only where ALLOWED_ASIDE says so.
 FLOORS: tuple[frozenset[str], ...] = (
-    frozenset({"errors", "paths", "shell", "assets", "script", "remote"}),
+    frozenset({"errors", "paths", "shell", "assets", "script", "remote", "stages"}),
     frozenset({"slurm", "cron", "units", "envfile", "rcblock", "schema", "sitetools", "sshconfig"}),
     frozenset({"model"}),
     frozenset(
@@ -71,6 +71,7 @@ ASIDE = {
     "paths": {"errors"},
     "shell": {"errors", "paths"},
     "script": {"errors", "assets", "shell"},
+    "remote": {"stages"},
     "slurm": {"slurm"},
     "sshconfig": {"rcblock"},
     "cron": {"rcblock"},

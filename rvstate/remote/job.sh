@@ -415,6 +415,11 @@ rv_directory() {
         fi
         export PYTHONPATH PATH
     fi
+    # what a pipeline that is written as code imports
+    if [ -d "$rv_run_dir/python" ]; then
+        PYTHONPATH=${PYTHONPATH:+$PYTHONPATH:}$rv_run_dir/python
+        export PYTHONPATH
+    fi
 }
 
 # rv_enter: up to here these are the job's surroundings.  Who enters the running job (inside.sh) goes

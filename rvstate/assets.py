@@ -20,7 +20,7 @@ def script(name: str) -> str:
 @cache
 def job_scripts() -> dict[str, str]:
     """The scripts that jobs and schedules use on the cluster, name to text."""
-    names = ("chain", "hold", "inside", "into", "job", "launch", "lib", "notify")
+    names = ("chain", "dvc", "hold", "inside", "into", "job", "launch", "lib", "notify")
     # what a job builds at its start; one file, for each one costs the look a question
     build = f"{script('manifest')}\n{script('build_environment')}"
     return {"environment.sh": build, **{f"{name}.sh": script(name) for name in names}}

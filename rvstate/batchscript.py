@@ -76,18 +76,31 @@ def render(spec: JobSpec) -> str:
     if spec.variables_file is not None:
         parts.append(f"rv_variables {quote(spec.variables_file)}")
     if spec.snapshot is not None:
-        parts.append(f"rv_directory {_words((spec.snapshot, spec.subdirectory, spec.sources))}")
+        # of a run of DVC the workspace counts, which is made from the snapshot
+        sources = "" if spec.dvc else spec.sources
+        parts.append(f"rv_directory {_words((spec.snapshot, spec.subdirectory, sources))}")
     parts.append("rv_enter")
     if spec.read_only:
         parts.append("rv_read_only")
-    if spec.extensions:
+    if spec.extensions and spec.dvc is None:
         parts.append("rv_extensions")
     if spec.keep:
         parts.append(f"rv_keep {_words(spec.keep)}")
     if spec.fronted and not spec.start:
         parts += [f". {quote(spec.library / 'launch.sh')} || exit 1", "rv_launchers"]
-    parts.append(f"{_LAST[spec.start]} {_command(spec)}")
+    if spec.dvc is not None:
+        parts += _experiment(spec)
+    else:
+        parts.append(f"{_LAST[spec.start]} {_command(spec)}")
     return "\n".join(parts) + "\n"
+
+
+def _experiment(spec: JobSpec) -> list[str]:
+    from rvstate import experiment  # only runs of DVC need it
+
+    assert spec.dvc is not None
+    words = spec.command[len(experiment.WORDS) :]
+    return [*experiment.steps(spec.dvc, spec.library), f"rv_dvc {_words((spec.dvc.pull, *words))}"]
 
 
 def _array(array: Array) -> list[str]:

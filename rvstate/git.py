@@ -455,6 +455,20 @@ def _digest(path: str) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def ask(root: Path, *words: str, quiet: bool = False) -> str:
+    """What git prints, asked at `root`; nothing where it fails and `quiet`.
+
+    Raises:
+        ConfigError: git is missing or failed.
+    """
+    return _git(root, *words, quiet=quiet)
+
+
+def environment() -> dict[str, str]:
+    """The variables that git is to have, so that it answers for the repository that is asked."""
+    return _env()
+
+
 def _env() -> dict[str, str]:
     # neither a user's language nor a hook's variables may change what is printed
     kept = {k: v for k, v in os.environ.items() if k not in _GIT_VARIABLES}

@@ -104,6 +104,7 @@ COMMANDS: dict[str, Entry] = {
         "submits",
         "Jobs",
     ),
+    "dvc": Entry("dvc:dvc", "Run DVC experiments as jobs, and bring them home.", "submits", "Jobs"),
     "sync": Entry(
         "sync:sync",
         "Bring code to the cluster without a job, or files back.",

@@ -209,7 +209,7 @@ def run(
         view.show_where(account.config)
     wait = "log" if follow or probe else "end" if retry_hardware else ""
     if resume:
-        return _finish(account, again.resume(account, here, tell), tell, wait, as_json)
+        return finish(account, again.resume(account, here, tell), tell, wait, as_json)
     if probe and options["preset"] is None:
         # the smallest job, not the usual one
         options["preset"] = NO_PRESET
@@ -225,7 +225,7 @@ def run(
     if dry_run:
         view.show_dry_run(prepared, tested(account, prepared), as_json=as_json)
         return 0
-    return _finish(account, submit(account, prepared, tell), tell, wait, as_json)
+    return finish(account, submit(account, prepared, tell), tell, wait, as_json)
 
 
 @click.command(context_settings={"allow_interspersed_args": False})
@@ -282,7 +282,7 @@ def rerun(
         view.show_where(account.config)
     wait = "log" if follow else ""
     done = workflow.rerun(account, run, here, tell, failed=failed)
-    return _finish(account, done, tell, wait, as_json)
+    return finish(account, done, tell, wait, as_json)
 
 
 def order_of(
@@ -331,9 +331,7 @@ def show_notices(prepared: Prepared, command: tuple[str, ...]) -> None:
             click.echo(f"rvstate: {notice}", err=True)
 
 
-def _finish(
-    account: Session, submitted: Submitted, tell: Progress, wait: str, as_json: bool
-) -> int:
+def finish(account: Session, submitted: Submitted, tell: Progress, wait: str, as_json: bool) -> int:
     """Say what was submitted, and wait: for its `log`, for its `end`, or not at all (empty)."""
     _say_submitted(submitted, tell, as_json)
     if not wait:

@@ -28,6 +28,7 @@ class Scripts:
     push: Script | None
     build: Script | None
     submit: Script | None
+    commits: Script | None = None
 
 
 def run(
@@ -65,6 +66,8 @@ def run(
     ]
     if scripts.push is not None:
         steps.append(Step("sending the code", job.workspace, {"script": scripts.push}))
+    if scripts.commits is not None:
+        steps.append(Step("bringing the commits", job.commits, {"script": scripts.commits}))
     if scripts.build is not None:
         steps.append(Step("building the environment", job.environment, {"script": scripts.build}))
     if scripts.submit is not None:

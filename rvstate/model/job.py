@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from rvstate.paths import RemotePath
 from rvstate.slurm.options import SbatchOptions
 from rvstate.slurm.states import FINISHED, JobState
+
+if TYPE_CHECKING:
+    # loaded only for a run of DVC
+    from rvstate.model.experiment import Experiment
 
 # How a run may follow another one, in words for "if it …".
 FOLLOWING = {"ok": "succeeds", "any": "ends", "failed": "fails"}
@@ -124,6 +129,7 @@ class JobSpec:
         choices: Options of sbatch, in words, for each of several jobs of which one runs; empty for
             a single job, whose options say it all.
         chain: Its segments; None for one.
+        dvc: What its experiment needs; None where DVC does not run.
     """
 
     run_id: str
@@ -153,6 +159,7 @@ class JobSpec:
     after: tuple[Dependency, ...] = ()
     array: Array | None = None
     chain: Chain | None = None
+    dvc: Experiment | None = None
 
 
 @dataclass(frozen=True, slots=True)

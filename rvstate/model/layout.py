@@ -132,6 +132,19 @@ class Layout:
             (self.scratch_caches, None),
         )
 
+    @property
+    def dvc_cache(self) -> RemotePath:
+        """DVC's cache, which jobs and projects share."""
+        return self.scratch_caches / "dvc"
+
+    def repository(self, project: str) -> RemotePath:
+        """A bare repository of the project's commits; no branch's directory begins with a dot."""
+        return self.workspaces / project / ".repository"
+
+    def scripted(self, project: str, digest: str) -> RemotePath:
+        """An environment that a project's own script made."""
+        return self.envs / project / ".scripted" / digest
+
     def workspace(self, project: str, branch: str) -> Workspace:
         """The paths of one project and branch, named as `git.py` found them."""
         return Workspace(

@@ -220,6 +220,26 @@ class Retention:
 
 
 @dataclass(frozen=True, slots=True)
+class Dvc:
+    """How `rvstate dvc run` works; see docs/commands/dvc.md.
+
+    `script`, below the project's root, makes the environment `venv` where rvstate does not;
+    `cache` and `workspace` are absolute, and may hold `{user}` and `{home}`.
+    """
+
+    mode: Literal["snapshot", "clone"] = "snapshot"
+    remote: str = "origin"
+    check_remote: bool = False
+    pull: bool = True
+    script: str | None = None
+    venv: str = ".venv"
+    cache: str | None = None
+    links: tuple[str, ...] = ("reflink", "hardlink", "symlink", "copy")
+    workspace: str | None = None
+    warning: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Preset:
     """Options of `rvstate run` under one name, in the words of the options."""
 
@@ -265,4 +285,5 @@ class Settings:
     pipeline: Pipeline = Pipeline()
     snapshot: Snapshot = Snapshot()
     retention: Retention = Retention()
+    dvc: Dvc = Dvc()
     presets: dict[str, Preset] = field(default_factory=dict)

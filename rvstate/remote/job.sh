@@ -484,18 +484,32 @@ rv_program() {
     rv_become "$@"
 }
 
-# rv_become COMMAND...: become it, with the user's variables.
-rv_become() {
-    local path=$PATH python=${RV_PYTHON-} front
-    front=${python%/*}
-    # one interpreter alone has its names there
-    if [ -n "$python" ] && [ -x "$RV_RUN_DIR/python/python" ]; then front=$RV_RUN_DIR/python; fi
+# rv_own_variables: the user's variables; whatever they say of PATH, the environment stays in front.
+rv_own_variables() {
+    local path=$PATH python=${RV_PYTHON-}
     if [ -n "$rv_env_file" ] && [ -r "$rv_env_file" ]; then
         # shellcheck source=/dev/null
         . "$rv_env_file"
         # a PATH of the user's own hides everything but the environment
-        if [ "$PATH" != "$path" ] && [ -n "$python" ]; then PATH=$front:$PATH; fi
+        if [ "$PATH" != "$path" ] && [ -n "$python" ]; then PATH=$(rv_front "$python"):$PATH; fi
     fi
+}
+
+# rv_front PYTHON: the directory where `python` is found by that name.
+rv_front() {
+    # one interpreter alone has its names there
+    if [ -n "$1" ] && [ -x "$RV_RUN_DIR/python/python" ]; then
+        printf '%s' "$RV_RUN_DIR/python"
+    else
+        printf '%s' "${1%/*}"
+    fi
+}
+
+# rv_become COMMAND...: become it, with the user's variables.
+rv_become() {
+    local python=${RV_PYTHON-} front
+    front=$(rv_front "$python")
+    rv_own_variables
     rv_preflight "$python" "$front" "$@"
     case $1 in
         "${python%/*}"/*) ;;

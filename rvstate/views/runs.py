@@ -92,7 +92,10 @@ def show_submitted(submitted: Submitted) -> None:
     )
     if prepared.allocation is not None:
         click.echo(f"  {_allocation().picked(prepared.allocation)}")
-    click.echo(f"  snapshot {prepared.spec.snapshot}")
+    if prepared.spec.snapshot is not None:
+        click.echo(f"  snapshot {prepared.spec.snapshot}")
+    elif prepared.spec.dvc is not None:
+        click.echo(f"  clone of {prepared.spec.dvc.url}")
     if prepared.spec.environment:
         click.echo(f"  environment {prepared.spec.environment}")
     if not prepared.spec.choices:

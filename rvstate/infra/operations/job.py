@@ -24,6 +24,15 @@ def workspace(script: Script | None) -> Any:
 
 
 @operation(is_idempotent=False)  # type: ignore[untyped-decorator]
+def commits(script: Script) -> Any:
+    """Bring the commit of a run of DVC to the account's repository of the project.
+
+    + script: what brings it
+    """
+    yield send(script)
+
+
+@operation(is_idempotent=False)  # type: ignore[untyped-decorator]
 def environment(script: Script | None) -> Any:
     """Build the project's environment.
 

@@ -9,6 +9,7 @@ from typing import Any
 from rvstate.errors import (
     ConfigError,
 )
+from rvstate.model.experiment import Asked
 from rvstate.request import Request
 
 
@@ -37,6 +38,7 @@ class Order:
         total_time: How long it goes on in all, in segments; empty for one job.
         signal: What warns a segment of its end, as `--signal` names it.
         retries: How many failures do not end it, or None.
+        dvc: What is asked for of a run of DVC; None for any other command.
     """
 
     words: tuple[str, ...]
@@ -57,6 +59,7 @@ class Order:
     total_time: str = ""
     signal: str = ""
     retries: int | None = None
+    dvc: Asked | None = None
 
 
 def ordered(found: dict[str, Any], directory: Path, run_id: str = "") -> Order:
@@ -96,4 +99,5 @@ def ordered(found: dict[str, Any], directory: Path, run_id: str = "") -> Order:
         total_time=str(order.get("total_time", "")),
         signal=str(order.get("signal", "")),
         retries=order.get("retries"),
+        dvc=Asked(**order["dvc"]) if order.get("dvc") else None,
     )

@@ -74,6 +74,14 @@ def prepare(
         asked_for = choices.found[0].options
     else:
         asked_for = request.options(order.request, settings, site)
+    project = _project(session, order.directory)
+    _check_required(project, order.require)
+    told: tuple[str, ...] = ()
+    if order.dvc is not None:
+        # loaded only for a run of DVC
+        from rvstate.workflows.dvc import fitting
+
+        repository, told = fitting.checked(session, order, project)
     tell(f"looking at {session.label}")
     follows: tuple[Dependency, ...] = ()
     if order.after:
@@ -81,8 +89,6 @@ def prepare(
 
         follows, dependency = after(session, order.after)
         asked_for = replace(asked_for, dependency=dependency)
-    project = _project(session, order.directory)
-    _check_required(project, order.require)
     shape = request.shape_of(order.request, asked_for)
     launch = launching(order, project, shape, site)
     read = reader(project)
@@ -130,6 +136,8 @@ def prepare(
         run_id,
     )
     spec = replace(spec, after=follows)
+    if order.dvc is not None:
+        spec = fitting.fitted(session, order, spec, repository, project, scan.tree, layout)
     allocation = None
     if choices is not None and choices.found[0].kind:
         allocation = allocating.allocate(
@@ -165,6 +173,7 @@ def prepare(
         notices=(
             # a shell is no program whose ranks anybody counts
             *(() if order.held else launch.notices),
+            *told,
             *notification.notices(settings, site),
             *_notices(order, project, scan, change),
             *chosen.notices,
@@ -299,8 +308,15 @@ def _question(
         ("stat", place.environment / "bin" / "python"),
         ("text", place.environment / ".rvstate" / "verified"),
         *((("stat", activated),) if activated else ()),
+        *_about_commits(project, order),
     )
     return asked, probe.script(session.scratch, session.home, asked)
+
+
+def _about_commits(project: Project, order: Order) -> tuple[probe.Question, ...]:
+    if order.dvc is None:
+        return ()
+    return (("text", Layout(SYMBOLIC).repository(project.name) / "rvstate-commits"),)
 
 
 def check_identity(observed: ObservedState, workspace: Workspace, project: Project) -> None:

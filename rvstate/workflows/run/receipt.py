@@ -9,6 +9,7 @@ from typing import Any
 from rvstate import elements
 from rvstate.errors import ConfigError
 from rvstate.model.environment.spec import EnvironmentSpec
+from rvstate.model.experiment import Experiment
 from rvstate.model.job import Chain, JobSpec
 from rvstate.paths import RemotePath
 from rvstate.slurm.options import SbatchOptions
@@ -62,9 +63,11 @@ def receipt(session: Session, prepared: Prepared, job: str | None) -> dict[str, 
             "total_time": order.total_time,
             "signal": order.signal,
             "retries": order.retries,
+            "dvc": asdict(order.dvc) if order.dvc else None,
         },
         "array": elements.to_receipt(spec.array),
         "chain": asdict(spec.chain) if spec.chain else None,
+        "dvc": asdict(spec.dvc) if spec.dvc else None,
         "after": [asdict(d) for d in spec.after],
         # what its script was rendered from, so that it can be made once more
         "spec": told(spec),
@@ -80,7 +83,8 @@ def told(spec: JobSpec) -> dict[str, Any]:
     Which runs it follows is said by names of runs, in its order; array and segments beside it.
     """
     options = _values(replace(spec.options, dependency=""))
-    return {**_values(replace(spec, after=(), array=None, chain=None)), "options": options}
+    told = replace(spec, after=(), array=None, chain=None, dvc=None)
+    return {**_values(told), "options": options}
 
 
 def _values(value: JobSpec | SbatchOptions | EnvironmentSpec) -> dict[str, Any]:
@@ -102,6 +106,7 @@ def spec_in(found: dict[str, Any]) -> JobSpec:
         values |= {key: RemotePath(values[key]) for key in _PATHS if key in values}
         values["array"] = elements.from_receipt(found.get("array"))
         values["chain"] = Chain(**found["chain"]) if found.get("chain") else None
+        values["dvc"] = _experiment(found["dvc"]) if found.get("dvc") else None
         return JobSpec(**values, options=options)
     except (TypeError, KeyError, AttributeError) as error:
         raise ConfigError(
@@ -109,6 +114,13 @@ def spec_in(found: dict[str, Any]) -> JobSpec:
             "version of rvstate wrote it.",
             "Type the command again.",
         ) from error
+
+
+def _experiment(said: dict[str, Any]) -> Experiment:
+    values = {key: _tuples(value) for key, value in said.items()}
+    paths = ("store", "cache", "place")
+    values |= {key: RemotePath(values[key]) for key in paths if values.get(key)}
+    return Experiment(**values)
 
 
 def environment_in(found: dict[str, Any]) -> EnvironmentSpec | None:

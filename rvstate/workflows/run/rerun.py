@@ -74,9 +74,9 @@ def rerun(
         )
     with at_hand(session, found, here) as code:
         prepared = repeated(session, found, code, tell)
-        if code is None:
+        if prepared.copied_from is not None:
             copy_snapshot(session, prepared, tell)
-        done = submit(session, prepared, tell, repeated=code is None)
+        done = submit(session, prepared, tell, repeated=prepared.copied_from is not None)
         return replace(done, notices=(*prepared.notices, *done.notices))
 
 
@@ -179,7 +179,7 @@ def repeated(
     project = code.project if code is not None else _remembered(found)
     tree = code.tree if code is not None else PastTree(str(found["tree"]))
     tell(f"looking at {session.label}")
-    observed = _look(session, project, then.environment)
+    observed = _look(session, project, then)
     plan = diff.plan(wanted(session, Layout(observed.account)), observed)
     check_plan(plan)
     layout = Layout(observed.account)
@@ -191,9 +191,9 @@ def repeated(
         # what builds environments is not needed then
         plan = plan.only(KINDS - {"tool"})
     code_state, source = tree.state, None
-    if code is None:
+    if code is None and then.snapshot is not None:
         source = RemotePath(str(found["copied_from" if run_id else "snapshot"]))
-    else:
+    elif code is not None:
         check_identity(observed, workspace, project)
         code_state = observed.texts.get(workspace.manifest, "").strip()
     known = known_tree(session, workspace, code_state, tree)
@@ -234,7 +234,8 @@ def _remembered(found: dict[str, Any]) -> Project:
     )
 
 
-def _look(session: Session, project: Project, generation: RemotePath | None) -> ObservedState:
+def _look(session: Session, project: Project, then: JobSpec) -> ObservedState:
+    generation = then.environment
     place = Layout(SYMBOLIC).workspace(project.name, project.branch_component)
     asked: tuple[probe.Question, ...] = (
         *probe.questions(wanted(session, Layout(SYMBOLIC))),
@@ -247,6 +248,8 @@ def _look(session: Session, project: Project, generation: RemotePath | None) -> 
             ("text", generation / ".rvstate" / "verified"),
             ("stat", generation / "bin" / "python"),
         )
+    if then.dvc is not None:
+        asked += (("text", then.dvc.store / "rvstate-commits"),)
     script, running = begin(session, probe.script(session.scratch, session.home, asked))
     # what submits takes longer to load than the answer needs to come
     importlib.import_module("rvstate.infra.runs")
@@ -263,17 +266,19 @@ def _spec(
     if then.run_id == run_id:
         # one that is taken up again; on other nodes it has the snapshot of the run before
         snapshot = before
+    activated = tuple(
+        f"{snapshot}{place.removeprefix(before)}" if place.startswith(f"{before}/") else place
+        for place in then.activated
+    )
     return replace(
         then,
         run_id=run_id,
         options=replace(then.options, comment=comment),
         run_directory=layout.run(run_id),
         library=desired_state.script_set(layout).path,
-        snapshot=snapshot,
-        activated=tuple(
-            f"{snapshot}{place.removeprefix(before)}" if place.startswith(f"{before}/") else place
-            for place in then.activated
-        ),
+        # what the job clones has none
+        snapshot=snapshot if then.snapshot is not None else None,
+        activated=activated,
         announce=notification.by_webhook(session.config.settings),
     )
 

@@ -41,6 +41,9 @@ def push_script(
     tree, root, project = prepared.tree, prepared.workspace.root, prepared.project
     if prepared.code_state == tree.state:
         return None
+    if prepared.spec.snapshot is None and prepared.environment_ready:
+        # the job clones, and nothing is built from what is here
+        return None
     change = difference(known or Tree(()), tree)
     lists: dict[str, tuple[str, ...]] = {}
     if known is None or not change.same_paths:
@@ -67,8 +70,9 @@ def push_script(
 class Rate:
     """Tells how far a transfer has come, and how fast it is, once it takes longer than a second."""
 
-    def __init__(self, tell: Callable[[str], None]) -> None:
+    def __init__(self, tell: Callable[[str], None], what: str = "the code") -> None:
         self._tell = tell
+        self._what = what
         self._begun = self._told = 0.0
 
     def __call__(self, done: int, size: int) -> None:
@@ -79,7 +83,9 @@ class Rate:
         elif now - self._told >= 1:
             self._told = now
             rate = human_bytes(round(done / (now - self._begun)))
-            self._tell(f"sending the code: {human_bytes(done)} of {human_bytes(size)}, {rate}/s")
+            self._tell(
+                f"sending {self._what}: {human_bytes(done)} of {human_bytes(size)}, {rate}/s"
+            )
 
 
 def build_script(prepared: Prepared) -> Script | None:
@@ -142,7 +148,8 @@ def submit_script(session: Session, prepared: Prepared) -> Script:
             prepared.workspace.root / "lock",
             PATIENCE,
             prepared.workspace.root,
-            "-" if prepared.order.code else prepared.tree.state,
+            # what the job clones needs no snapshot
+            "-" if prepared.order.code or spec.snapshot is None else prepared.tree.state,
             "" if prepared.order.code else spec.snapshot or "",
             "link" if spec.read_only else "copy",
             f"{stamp} {oldest}",
@@ -173,6 +180,8 @@ def _run_files(session: Session, prepared: Prepared) -> bytes:
         names = tuple(f"./{f.path}" for f in prepared.tree.files if _matches(f.path, patterns))
         if names:
             lists["writable"] = names
+    if prepared.spec.dvc is not None and prepared.spec.dvc.deleted:
+        lists["deleted"] = tuple(f"./{path}" for path in prepared.spec.dvc.deleted)
     files = {f"package/{path}": text for path, text in prepared.package}
     if _parts(prepared.spec) and (words := token.words(prepared.spec.options.comment)):
         files["comment"] = words

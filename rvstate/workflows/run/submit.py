@@ -145,6 +145,7 @@ def _attempt(
         push=push_script(prepared, known, tell),
         build=build_script(prepared),
         submit=submit_script(session, prepared),
+        commits=_commits(prepared, tell),
     )
     transport = session.transport
     if scripts.build is not None:
@@ -162,6 +163,14 @@ def _attempt(
         raise
     finally:
         transport.heard = None
+
+
+def _commits(prepared: Prepared, tell: Callable[[str], None]) -> Script | None:
+    if prepared.spec.dvc is None:
+        return None
+    from rvstate.workflows.dvc.store import store_script  # only runs of DVC need it
+
+    return store_script(prepared, prepared.spec.dvc, tell)
 
 
 def push_only(session: Session, prepared: Prepared, tell: Callable[[str], None]) -> tuple[str, ...]:

@@ -1,0 +1,131 @@
+"""`rvstate dvc`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from rvstate.cli.common import (
+    Progress,
+    account_options,
+    json_option,
+    project_root,
+    session,
+)
+from rvstate.cli.run import finish, order_of, resource_options, show_notices
+from rvstate.experiment import WORDS
+from rvstate.views import runs as view
+from rvstate.workflows.dvc.fitting import asked_in
+from rvstate.workflows.run.prepare import prepare
+from rvstate.workflows.run.submit import submit, tested
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+# Options of `dvc exp run` that `rvstate run` has in another sense: here they are DVC's.
+_THEIRS = {"-p", "--name"}
+
+
+class Passing(click.Command):
+    """A command whose own options come first: what begins with another word is DVC's, untouched."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Split the words where the first one is not ours, and let click read what is."""
+        own = self._own(ctx, args)
+        rest = args[own:]
+        ctx.params["arguments"] = tuple(rest[1:] if rest[:1] == ["--"] else rest)
+        return super().parse_args(ctx, args[:own])
+
+    def _own(self, ctx: click.Context, args: list[str]) -> int:
+        """How many of the words are options of ours, with their values."""
+        takes: dict[str, int] = {}
+        for option in self.get_params(ctx):
+            if isinstance(option, click.Option):
+                plain = option.is_flag or option.count
+                takes |= dict.fromkeys(
+                    (*option.opts, *option.secondary_opts), 0 if plain else option.nargs
+                )
+        at = 0
+        while at < len(args):
+            name, equals, _ = args[at].partition("=")
+            if name in takes and (not equals or name.startswith("--")):
+                at += 1 if equals else 1 + takes[name]
+            elif args[at][:2] in takes and args[at][1:2] not in ("", "-") and takes[args[at][:2]]:
+                at += 1  # the value stands behind the letter: -g2
+            else:
+                break
+        return min(at, len(args))
+
+
+def experiment_options(function: _F) -> _F:
+    """What a job asks for; where a name is one of `dvc exp run` too, it stays DVC's."""
+    found = resource_options(function)
+    for option in found.__click_params__:  # type: ignore[attr-defined]
+        option.opts = [name for name in option.opts if name not in _THEIRS] or ["--job-name"]
+    return found
+
+
+@click.group()
+def dvc() -> None:
+    """Run DVC experiments as jobs, and bring them home."""
+
+
+@dvc.command(cls=Passing, context_settings={"help_option_names": ["--help"]})
+@experiment_options
+@click.option(
+    "--mode",
+    type=click.Choice(["snapshot", "clone"]),
+    help="With what is not committed, or a clone of the remote at this commit.",
+)
+@click.option("--pull/--no-pull", default=None, help="Fetch data that is missing first.")
+@click.option(
+    "--check-remote/--no-check-remote",
+    "live",
+    default=None,
+    help="Ask the Git remote itself if it has the commit.",
+)
+@click.option("--follow", is_flag=True, help="Show the log until the job has ended.")
+@click.option("--dry-run", is_flag=True, help="Show plan and batch script; submit nothing.")
+@json_option
+@account_options
+def run(
+    mode: str | None,
+    pull: bool | None,
+    live: bool | None,
+    follow: bool,
+    dry_run: bool,
+    as_json: bool,
+    cluster: str | None,
+    site: str | None,
+    host: str | None,
+    **options: Any,
+) -> int:
+    """Run `dvc exp run` as a job, and push what comes of it.
+
+    Options of rvstate come first; from the first other word on, or behind `--`, everything goes to
+    `dvc exp run` as it is: `rvstate dvc run --time 2h -S model.lr=0.1`.
+    """
+    arguments: tuple[str, ...] = options.pop("arguments")
+    here = Path.cwd()
+    account = session(cluster, site, host, project=project_root(here))
+    if not as_json:
+        view.show_where(account.config)
+    order = replace(
+        order_of(account, (*WORDS, *arguments), here, options),
+        dvc=asked_in(account, mode, pull, live),
+    )
+    if account.config.settings.dvc.script and not order.environment:
+        # the script's environment is made by the job
+        order = replace(order, environment="none")
+    tell = Progress(quiet=as_json)
+    prepared = prepare(account, order, tell, ahead=not dry_run)
+    tell.done()
+    show_notices(prepared, order.words)
+    if dry_run:
+        said = tested(account, prepared)
+        view.show_dry_run(prepared, said, as_json=as_json, command="dvc run")
+        return 0
+    done = submit(account, prepared, tell)
+    return finish(account, done, tell, "log" if follow else "", as_json)

@@ -1,0 +1,112 @@
+"""A run of DVC: what was asked for, and where its job finds and leaves everything."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from rvstate.paths import RemotePath
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What the user asked for, beside what any run asks for.
+
+    Args:
+        mode: `snapshot`, with what is not committed, or `clone`, of the remote.
+        pull: Whether data that is missing is fetched from the DVC remote first.
+        live: Whether the Git remote itself is asked if it has the commit.
+    """
+
+    mode: str = "snapshot"
+    pull: bool = True
+    live: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Experiment:
+    """What the steps of `remote/dvc.sh` are told.
+
+    Args:
+        how: `snapshot`, `clone` in the job, or `store`: cloned on the login node beforehand.
+        source: The account's bare repository, or the URL that is cloned.
+        commit: The full hash.
+        branch: Git's name, empty for a detached HEAD.
+        remote: The name of the Git remote, empty where there is none.
+        url: Its URL, without a password.
+        prefix: Where in the repository the project is: empty, or ended by a slash.
+        subdirectory: Where in the project the command runs.
+        name: Who the commits of experiments are from.
+        email: Their address.
+        store: The account's bare repository, where experiments are kept until they are pushed.
+        cache: DVC's cache, which jobs and projects share.
+        links: How files get from it into a workspace, the first that works counts.
+        near: The directory for workspaces; empty for the node's own.
+        pull: `yes`, `no`, or `offline` where nodes reach neither remote.
+        deleted: Tracked files, below the project's root, that were deleted and not committed.
+        sources: Where below the project imports of its own package come from, or empty.
+        extensions: Whether compiled extensions are built in the workspace first.
+        place: Where the project's script made its environment, or is to; None without a script.
+        script: That script, below the project's root.
+        venv: The environment that it makes, below the project's root.
+        warning: Seconds ahead of the end at which the job is warned; 0 for not at all.
+    """
+
+    how: str
+    source: str
+    commit: str
+    branch: str
+    remote: str
+    url: str
+    prefix: str
+    subdirectory: str
+    name: str
+    email: str
+    store: RemotePath
+    cache: RemotePath
+    links: tuple[str, ...]
+    near: str = ""
+    pull: str = "yes"
+    deleted: tuple[str, ...] = ()
+    sources: str = ""
+    extensions: bool = False
+    place: RemotePath | None = None
+    script: str = ""
+    venv: str = ""
+    warning: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Repository:
+    """The repository around a project, as it lies in front of the user.
+
+    Args:
+        commit: The full hash, or None before the first one.
+        branch: Git's name, or None for a detached HEAD.
+        prefix: As in `Experiment`.
+        remote: As in `Experiment`.
+        url: Its URL as git's configuration has it, or empty.
+        name: The user's name for commits, or empty.
+        email: Their address, or empty.
+        unstaged: Tracked files that differ from the index.
+        staged: Files whose index differs from the commit.
+        untracked: Files that git does not know and no rule ignores.
+        deleted: As in `Experiment`.
+        pushed: Whether a branch of the remote is known to have the commit.
+        shallow: Whether the history here is cut off.
+        has_dvc: Whether there is a `.dvc` in or above the project.
+    """
+
+    commit: str | None
+    branch: str | None
+    prefix: str
+    remote: str
+    url: str
+    name: str
+    email: str
+    unstaged: tuple[str, ...]
+    staged: tuple[str, ...]
+    untracked: tuple[str, ...]
+    deleted: tuple[str, ...]
+    pushed: bool
+    shallow: bool
+    has_dvc: bool

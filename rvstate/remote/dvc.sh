@@ -1,0 +1,428 @@
+#!/bin/bash
+# The steps of a job that runs `dvc exp run`, behind those of job.sh; sourced by bash on the compute
+# node.  Each step only says what is wanted; the last one, rv_dvc, does it: a git workspace of the
+# job's own, the experiment in it, its results saved and pushed, and the workspace gone on every way
+# out.  What was found is in the file `dvc` of the run's directory, which `rvstate ps` reads.
+# shellcheck shell=bash
+# shellcheck disable=SC2154 # rv_* come from job.sh
+
+# rv_dvc_repository HOW SOURCE COMMIT BRANCH NAME URL PREFIX SUBDIRECTORY: where the commits come from.
+# HOW: snapshot (SOURCE is the account's bare repository, and what differs from the commit comes from
+# the snapshot and from `deleted` in the run's directory), store (the same without a snapshot), or
+# clone (SOURCE is cloned).  NAME and URL: the Git remote, empty where the project has none.
+# PREFIX: where in the repository the project is, empty or ended by a slash; SUBDIRECTORY: where in
+# the project the command runs.
+rv_dvc_repository() {
+    rv_dvc_how=$1
+    rv_dvc_source=$2
+    rv_dvc_commit=$3
+    rv_dvc_branch=$4
+    rv_dvc_remote=$5
+    rv_dvc_url=$6
+    rv_dvc_prefix=$7
+    rv_dvc_subdirectory=$8
+    rv_dvc_sources=
+    rv_dvc_extensions=
+    rv_dvc_script=
+    rv_dvc_warned=0
+}
+
+# rv_dvc_author NAME EMAIL: who the commits of experiments are from.
+rv_dvc_author() {
+    rv_dvc_name=$1
+    rv_dvc_email=$2
+}
+
+# rv_dvc_places STORE CACHE LINKS NEAR: the account's bare repository, where experiments are kept until
+# they are pushed; DVC's cache, which jobs and projects share; how files get from it into a
+# workspace, the first way that works; and the directory for workspaces, empty for the node's own.
+rv_dvc_places() {
+    rv_dvc_store=$1
+    rv_dvc_cache=$2
+    rv_dvc_links=$3
+    rv_dvc_near=${4:-${TMPDIR:-/tmp}}
+}
+
+# rv_dvc_package SOURCES EXTENSIONS: where below the project imports come from (`src`, `.`), and `yes`
+# where compiled extensions are built in the workspace first.
+rv_dvc_package() {
+    rv_dvc_sources=$1
+    rv_dvc_extensions=$2
+}
+
+# rv_dvc_environment PLACE SCRIPT VENV: the project's own script makes the environment; PLACE is named by the
+# contents of what it reads, so it is made once.
+rv_dvc_environment() {
+    rv_dvc_place=$1
+    rv_dvc_script=$2
+    rv_dvc_venv=$3
+}
+
+# rv_dvc_warning SECONDS: USR1 comes so long before the end; a program that listens to it gets half.
+rv_dvc_warning() {
+    # shellcheck disable=SC2034 # the trap of rv_dvc_job reads it
+    rv_dvc_warned=$1
+}
+
+# rv_dvc PULL ARGUMENT...: run the experiment; its exit code is the job's.  PULL: yes, no, or offline,
+# where the node reaches neither remote: what there is in the cache is all there is.
+rv_dvc() {
+    # kept from the workspace, which is gone when the job ends
+    rv_dvc_kept=("${rv_kept[@]}")
+    rv_kept=()
+    rv_await rv_dvc_job "$@"
+    rv_end "$rv_status"
+}
+
+rv_dvc_job() {
+    local status
+    trap - HUP USR2
+    rv_dvc_work=
+    rv_dvc_pid=
+    rv_dvc_stopped=
+    rv_dvc_pull=$1
+    shift
+    trap 'rv_dvc_stop 0' TERM INT
+    trap 'rv_dvc_stop $((rv_dvc_warned / 2))' USR1
+    trap rv_dvc_leave EXIT
+    rv_own_variables
+    # nobody is there to be asked, and nobody's keys but the account's own count
+    export GIT_TERMINAL_PROMPT=0 DVC_NO_ANALYTICS=1
+    # the account's repository has no such contents; the snapshot has
+    if [ "$rv_dvc_how" != clone ]; then export GIT_LFS_SKIP_SMUDGE=1; fi
+    export GIT_SSH_COMMAND="${GIT_SSH_COMMAND:-ssh -o BatchMode=yes -o ForwardAgent=no}"
+    rv_dvc_tell "none the job ended before its experiment did"
+    rv_dvc_make || exit 1
+    if [ -n "$rv_dvc_script" ]; then rv_dvc_script_environment || exit 1; fi
+    rv_preflight "${RV_PYTHON-}" "$(rv_front "${RV_PYTHON-}")" dvc
+    [ -n "$rv_container" ] || command -v dvc >/dev/null ||
+        rv_give_up "the environment has no dvc: add it to the project's requirements"
+    if [ -n "$rv_dvc_extensions" ]; then rv_extensions; fi
+    [ -z "$rv_dvc_stopped" ] || exit 143
+    rv_dvc_experiment "$@"
+    status=$?
+    # nothing is left to be ended: what Slurm does not kill goes on to save and push
+    trap '' TERM INT USR1
+    rv_kept=("${rv_dvc_kept[@]}")
+    rv_copy_kept loud
+    rv_dvc_results "$status"
+    exit "$status"
+}
+
+# rv_dvc_tell TEXT: what became of the results, for `rvstate ps`: none, pushed or kept, and why.
+rv_dvc_tell() {
+    printf '%s\n' "$1" >"$RV_RUN_DIR/.dvc" && mv "$RV_RUN_DIR/.dvc" "$RV_RUN_DIR/dvc"
+}
+
+rv_dvc_say() {
+    printf 'rvstate: %s\n' "$1" >&2
+}
+
+# rv_dvc_do COMMAND...: run it so that a signal is answered while it runs.
+rv_dvc_do() {
+    local status
+    "$@" &
+    rv_dvc_pid=$!
+    while :; do
+        rv_dvc_heard=
+        wait "$rv_dvc_pid"
+        status=$?
+        [ -n "$rv_dvc_heard" ] || break
+    done
+    rv_dvc_pid=
+    return "$status"
+}
+
+# rv_dvc_call PROGRAM...: a program of the environment.
+rv_dvc_call() {
+    if [ -n "$rv_container" ]; then
+        set -- apptainer exec --nv --bind "$rv_scratch" --bind "$rv_dvc_work" --pwd "$PWD" "$rv_container" "$@"
+    fi
+    rv_dvc_do "$@"
+}
+
+# rv_dvc_stop SECONDS: end what runs, after so long; DVC itself goes on to say how far it came.
+rv_dvc_stop() {
+    rv_dvc_heard=yes
+    rv_dvc_stopped=yes
+    [ -n "$rv_dvc_pid" ] || return 0
+    rv_dvc_end "$1" "$rv_dvc_pid" &
+}
+
+rv_dvc_end() {
+    local turn pid count
+    [ "$1" = 0 ] || rv_dvc_say "the time is nearly over; the stage that runs is ended in $1 s, and what there is is saved"
+    for ((turn = 0; turn < $1; turn++)); do
+        kill -0 "$2" 2>/dev/null || return 0
+        sleep 1
+    done
+    count=0
+    while read -r pid _; do
+        if [ "$pid" != "$2" ]; then
+            kill -s TERM "$pid" 2>/dev/null
+            count=$((count + 1))
+        fi
+    done < <(rv_tree "$2")
+    # it has started nothing
+    if [ "$count" = 0 ]; then kill -s TERM "$2" 2>/dev/null; fi
+    for ((turn = 0; turn < 8; turn++)); do
+        sleep 1
+        kill -0 "$2" 2>/dev/null || return 0
+    done
+    while read -r pid _; do kill -s KILL "$pid" 2>/dev/null; done < <(rv_tree "$2")
+}
+
+# rv_dvc_make: the workspace, which is a whole repository of the job's own: DVC commits, and writes to
+# its parameters.
+rv_dvc_make() {
+    local root
+    rv_dvc_place_work || rv_give_up "cannot make a workspace in $rv_dvc_near"
+    DVC_SITE_CACHE_DIR=$rv_dvc_work/site
+    export DVC_SITE_CACHE_DIR
+    root=$rv_dvc_work/code
+    rv_dvc_root=$root
+    if [ "$rv_dvc_how" = clone ]; then rv_dvc_clone "$root"; else rv_dvc_shared "$root"; fi || rv_give_up \
+        "there is no workspace of commit $rv_dvc_commit; the lines above say why; nothing was run"
+    cd -- "$root" || rv_give_up "the workspace $root is gone"
+    # whatever the branch has become since
+    if [ -n "$rv_dvc_branch" ]; then set -- -B "$rv_dvc_branch"; else set -- --detach; fi
+    git checkout --quiet --force "$@" "$rv_dvc_commit"
+    if [ "$(git rev-parse HEAD)" != "$rv_dvc_commit" ]; then
+        rv_give_up "commit $rv_dvc_commit is not to be had from $rv_dvc_source; nothing was run"
+    fi
+    if ! git config user.name "$rv_dvc_name" || ! git config user.email "$rv_dvc_email"; then
+        rv_give_up "the workspace $root cannot be configured"
+    fi
+    if [ -n "$rv_dvc_url" ] && ! git remote add "$rv_dvc_remote" "$rv_dvc_url" 2>/dev/null; then
+        git remote set-url "$rv_dvc_remote" "$rv_dvc_url"
+    fi
+    if [ "$rv_dvc_how" = snapshot ]; then
+        rv_dvc_overlay || rv_give_up "what was not committed could not be put into $root; nothing was run"
+    elif [ -f .gitmodules ]; then
+        rv_dvc_do git submodule --quiet update --init --recursive ||
+            rv_give_up "the submodules could not be cloned; nothing was run"
+    fi
+    RV_SNAPSHOT=$root/${rv_dvc_prefix%/}
+    RV_DVC_WORKSPACE=$root
+    export RV_SNAPSHOT RV_DVC_WORKSPACE
+    if [ -n "$rv_dvc_sources" ]; then
+        PYTHONPATH=$RV_SNAPSHOT/$rv_dvc_sources
+        if [ -d "$rv_run_dir/package" ]; then
+            PYTHONPATH=$PYTHONPATH:$rv_run_dir/package
+            PATH=$rv_run_dir/package/bin:$PATH
+        fi
+        export PYTHONPATH PATH
+    fi
+    cd -- "$RV_SNAPSHOT/$rv_dvc_subdirectory" ||
+        rv_give_up "commit $rv_dvc_commit has no directory $rv_dvc_prefix$rv_dvc_subdirectory"
+    rv_dvc_configure
+}
+
+# rv_dvc_place_work: a directory that nobody else reads; sets rv_dvc_work.  Its lock is held before it has
+# its name, for who finds it without a holder removes it.
+rv_dvc_place_work() {
+    local base part work old
+    base=rvstate-dvc-$(id -u)
+    part=$rv_dvc_near/.$base-$RV_JOB_ID
+    work=$rv_dvc_near/$base-$RV_JOB_ID
+    rv_dvc_sweep "$rv_dvc_near/$base"
+    # a job that was requeued has its number still
+    for old in "$part" "$work"; do
+        if [ -d "$old" ] && [ -O "$old" ]; then rm -rf "$old"; fi
+    done
+    (umask 077 && mkdir -p "$rv_dvc_near" && mkdir "$part" && mkdir "$part/site") || return 1
+    exec 8>"$part/lock"
+    if command -v flock >/dev/null; then flock -n 8; fi
+    [ ! -e "$work" ] && mv "$part" "$work" && rv_dvc_work=$work
+}
+
+# rv_dvc_sweep BASE: workspaces of jobs that were killed and could not clean up: nobody holds their lock.
+rv_dvc_sweep() {
+    local old
+    command -v flock >/dev/null || return 0
+    for old in "$1"-*; do
+        if [ -d "$old" ] && [ -O "$old" ] && [ -e "$old/lock" ] && flock -n "$old/lock" true 2>/dev/null; then
+            rm -rf "$old"
+        fi
+    done
+}
+
+rv_dvc_clone() {
+    local turn
+    for turn in 0 5 15; do
+        sleep "$turn"
+        [ -z "$rv_dvc_stopped" ] || return 1
+        rm -rf "$1"
+        if rv_dvc_do git clone --quiet --no-checkout --origin "${rv_dvc_remote:-origin}" -- "$rv_dvc_source" "$1"; then
+            # the branch may have gone elsewhere since
+            git -C "$1" cat-file -e "$rv_dvc_commit^{commit}" 2>/dev/null ||
+                rv_dvc_do git -C "$1" fetch --quiet "${rv_dvc_remote:-origin}" "$rv_dvc_commit"
+            return
+        fi
+    done
+    return 1
+}
+
+# Commits are read from the account's repository where they are, and those of the job are its own.
+rv_dvc_shared() {
+    git clone --quiet --shared --no-checkout --origin rvstate-store -- "$rv_dvc_source" "$1" 2>/dev/null ||
+        { rv_dvc_say "the repository $rv_dvc_source is damaged or gone; submit again"; return 1; }
+    git -C "$1" remote remove rvstate-store
+}
+
+# rv_dvc_overlay: the files as they were in front of the user, over those of the commit.
+rv_dvc_overlay() {
+    (
+        # what is not in the project's own directory comes as it was committed
+        cd -- "./$rv_dvc_prefix" || exit 1
+        if [ -s "$rv_run_dir/deleted" ]; then xargs -0 rm -rf -- <"$rv_run_dir/deleted" || exit 1; fi
+        set -o pipefail
+        (cd -- "$RV_SNAPSHOT" && tar -cf - .) | tar -xmof - || exit 1
+        if [ -n "$rv_errors" ]; then find . -name .git -prune -o -type f ! -perm -200 -exec chmod u+w {} +; fi
+        # new files are the experiment's, too
+        git add --all .
+    )
+}
+
+# rv_dvc_configure: DVC's own settings for this workspace; nothing of it is committed.
+rv_dvc_configure() {
+    local at=$PWD
+    while ! [ -d "$at/.dvc" ]; do
+        [ "$at" != "$rv_dvc_root" ] || rv_give_up "there is no .dvc in $PWD or above: run \`dvc init\` and commit it"
+        at=${at%/*}
+    done
+    mkdir -p "$rv_dvc_cache" || rv_give_up "cannot make DVC's cache $rv_dvc_cache"
+    printf '%s\n' '[core]' '    analytics = false' '    check_update = false' \
+        '[cache]' "    dir = \"$rv_dvc_cache\"" "    type = \"$rv_dvc_links\"" >"$at/.dvc/config.local"
+}
+
+# rv_dvc_script_environment: what the project's script makes, made once and by one job; others wait.
+rv_dvc_script_environment() {
+    local made=$rv_dvc_place/code/$rv_dvc_prefix
+    if ! [ -e "$rv_dvc_place/whole" ]; then
+        # shellcheck source=/dev/null # what stands beside this file
+        rv_dvc_do rv_dvc_build || rv_give_up "$rv_dvc_script failed; the lines above say why"
+    fi
+    [ -x "$made$rv_dvc_venv/bin/python" ] || rv_give_up "the environment $made$rv_dvc_venv is gone; remove $rv_dvc_place and submit again"
+    if ! [ -e "$RV_SNAPSHOT/$rv_dvc_venv" ]; then
+        ln -s "$made$rv_dvc_venv" "$RV_SNAPSHOT/$rv_dvc_venv"
+        printf '/%s\n' "$rv_dvc_prefix$rv_dvc_venv" >>"$rv_dvc_root/.git/info/exclude"
+    fi
+    rv_venv "$made$rv_dvc_venv"
+    rv_promise "$made$rv_dvc_venv/bin/python"
+}
+
+# In a copy of the workspace that stays where it is, for an environment cannot be moved.
+rv_dvc_build() {
+    local to=$rv_dvc_place/code
+    (
+        # shellcheck source=/dev/null
+        . "${BASH_SOURCE[0]%/*}/lib.sh"
+        (umask 077 && mkdir -p "$rv_dvc_place") && rv_lock "$rv_dvc_place/lock" 3600 || exit 1
+        [ ! -e "$rv_dvc_place/whole" ] || exit 0
+        rv_dvc_say "$rv_dvc_script makes the environment in $to"
+        rm -rf "$to" && cp -R -p "$rv_dvc_root" "$to" && cd -- "$to/$rv_dvc_prefix" || exit 1
+        if [ -x "$rv_dvc_script" ]; then "./$rv_dvc_script"; else bash "./$rv_dvc_script"; fi >&2 8>&- || exit 1
+        [ -x "$rv_dvc_venv/bin/python" ] || rv_fail "$rv_dvc_script made no $rv_dvc_venv/bin/python" || exit 1
+        : >"$rv_dvc_place/whole"
+    )
+}
+
+rv_dvc_experiment() {
+    case $rv_dvc_pull in
+        yes) rv_dvc_call dvc exp run --pull --allow-missing "$@" ;;
+        no) rv_dvc_call dvc exp run "$@" ;;
+        *)
+            rv_dvc_call dvc checkout --quiet --allow-missing
+            [ -z "$rv_dvc_stopped" ] || return 143
+            rv_dvc_call dvc exp run --allow-missing "$@"
+            ;;
+    esac
+}
+
+# rv_dvc_results STATUS: save what the experiment came to, then push it; no failure of that changes the
+# job's exit code.  The order matters: whoever is killed half way has lost nothing.
+rv_dvc_results() {
+    local refs names ref what
+    refs=$(rv_dvc_refs)
+    what="the run cache"
+    if [ -n "$refs" ]; then
+        rv_dvc_save "$refs" || rv_dvc_say "the experiments could not be saved in $rv_dvc_store"
+        names=$(printf '%s\n' "$refs" | sed 's,^refs/exps/../[^/]*/,,')
+        what="experiment $(printf '%s' "$names" | tr '\n' ' ')"
+    fi
+    rv_dvc_tell "kept $what is on the cluster and not pushed: the job ended first"
+    # a stage that was killed may have left its marks
+    rm -f "$RV_SNAPSHOT"/.dvc/tmp/rwlock "$rv_dvc_root"/.dvc/tmp/rwlock
+    if [ "$rv_dvc_pull" = offline ]; then
+        rv_dvc_keep "$what" "this node reaches no remote"
+    elif [ "$1" = 0 ]; then
+        [ -n "$refs" ] || { rv_dvc_tell "none DVC made no experiment"; return 0; }
+        # names are words of git's, without blanks
+        # shellcheck disable=SC2086
+        rv_dvc_push_experiments $names && rv_dvc_tell "pushed $what"
+    else
+        rv_dvc_push_cache "$what"
+    fi
+}
+
+rv_dvc_refs() {
+    git for-each-ref --format='%(refname)' refs/exps | grep -E '^refs/exps/[0-9a-f]{2}/[0-9a-f]{38}/.'
+}
+
+# rv_dvc_save REFS: into the account's own repository, under the run.
+rv_dvc_save() {
+    local ref
+    set -f
+    for ref in $1; do
+        set -- "$@" "+$ref:refs/rvstate/exps/${rv_run_dir##*/}${RV_ARRAY_INDEX:+-$RV_ARRAY_INDEX}/${ref#refs/exps/}"
+    done
+    set +f
+    shift
+    [ -d "$rv_dvc_store" ] || (umask 077 && mkdir -p "$rv_dvc_store" && git init --quiet --bare "$rv_dvc_store") || return 1
+    git push --quiet "$rv_dvc_store" "$@"
+}
+
+# rv_dvc_keep WHAT WHY: it stays on the cluster, which is said here and by `rvstate ps`.
+rv_dvc_keep() {
+    rv_dvc_tell "kept $1 is on the cluster and not pushed: $2"
+    rv_dvc_say "$1 is kept on the cluster and was not pushed: $2"
+    printf '  → %s\n' "\`rvstate dvc pull\` in the project pushes it from the login node, or brings it" >&2
+}
+
+rv_dvc_push_experiments() {
+    local options=()
+    if [ -z "$rv_dvc_url" ]; then
+        rv_dvc_keep "experiment $*" "the project has no Git remote"
+        return 1
+    fi
+    if ! rv_dvc_has_remote; then
+        rv_dvc_say "the project has no DVC remote, so only commits are pushed; the files stay in $rv_dvc_cache"
+        options=(--no-cache)
+    fi
+    if ! rv_dvc_call dvc exp push "${options[@]}" "$rv_dvc_remote" "$@"; then
+        rv_dvc_keep "experiment $*" "\`dvc exp push $rv_dvc_remote\` failed"
+        return 1
+    fi
+}
+
+rv_dvc_has_remote() {
+    [ -n "$(rv_dvc_call dvc remote list 2>/dev/null)" ]
+}
+
+rv_dvc_push_cache() {
+    if ! rv_dvc_has_remote; then
+        rv_dvc_tell "kept $1 is in $rv_dvc_cache on the cluster: the project has no DVC remote"
+    elif rv_dvc_call dvc push --run-cache; then
+        rv_dvc_tell "pushed the run cache"
+    else
+        rv_dvc_keep "$1" "\`dvc push --run-cache\` failed"
+    fi
+}
+
+# rv_dvc_leave: on every way out.
+rv_dvc_leave() {
+    trap '' TERM INT USR1
+    cd /
+    if [ -n "$rv_dvc_work" ]; then rm -rf "$rv_dvc_work"; fi
+}

@@ -1,0 +1,1 @@
+"""Runs of DVC, and their experiments."""

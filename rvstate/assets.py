@@ -9,6 +9,8 @@ from pathlib import Path
 # Not importlib.resources: it reads packages in archives too, which pip never makes, and takes
 # longer to load than a look may take.
 _HERE = Path(__file__).parent
+# What `build_environment.sh` needs in front of it.
+BUILDING = ("make_environment", "install_packages", "layer")
 
 
 @cache
@@ -22,7 +24,7 @@ def job_scripts() -> dict[str, str]:
     """The scripts that jobs and schedules use on the cluster, name to text."""
     names = ("chain", "dvc", "hold", "inside", "into", "job", "launch", "lib", "notify")
     # what a job builds at its start; one file, for each one costs the look a question
-    build = f"{script('manifest')}\n{script('build_environment')}"
+    build = "\n".join(map(script, ("manifest", *BUILDING, "build_environment")))
     return {"environment.sh": build, **{f"{name}.sh": script(name) for name in names}}
 
 

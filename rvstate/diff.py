@@ -57,7 +57,8 @@ def plan(desired: DesiredState, observed: ObservedState, *, remove_originals: bo
             if resource.how or resource.refusal or "record" in observed.schedules[resource.here]:
                 resources[resource] = None
         elif isinstance(resource, Environments):
-            links = sorted(observed.environments)
+            # a layer is made from what its branch uses, so that is mended first
+            links = sorted(observed.environments, key=lambda link: ("/.generations/" in link, link))
             resources.update(dict.fromkeys(Environment(RemotePath(link)) for link in links))
         else:
             resources[resource] = None

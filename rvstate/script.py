@@ -18,12 +18,13 @@ from rvstate import assets
 from rvstate.errors import ProbeError
 from rvstate.shell import quote
 
+_BUILDING = ("manifest", "kept_copy", *assets.BUILDING)
 # What travels between `lib.sh` and a script, beside those that need nothing more.
 _SHARED = {
     **dict.fromkeys(("copy_snapshot", "submit", "tool", "verify"), ("manifest",)),
-    "build_environment": ("manifest", "kept_copy"),
+    "build_environment": _BUILDING,
     **dict.fromkeys(("doctor", "probe"), ("environments",)),
-    "heal": ("manifest", "kept_copy", "build_environment"),
+    **dict.fromkeys(("heal", "layers"), (*_BUILDING, "build_environment")),
     "show_environment": ("manifest", "build_environment"),
     "keepalive": ("keepalive_places", "keepalive_report"),
 }

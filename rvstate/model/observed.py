@@ -69,7 +69,7 @@ class Space:
 
 @dataclass(frozen=True, slots=True)
 class Built:
-    """The environment that a branch's link leads to.
+    """The environment that a branch's link leads to, or a layer.
 
     Args:
         digest: Of what it was built from, by its stamp; empty where that is gone.
@@ -120,7 +120,8 @@ class ObservedState:
 
     `skew` is the cluster's clock minus ours, in seconds; `strangers` are the start-up files that
     belong to another user, or lead to such a file; `copied` says how many bytes the target of a
-    migration holds already; `environments` go by the paths of their links.  `schedules` is what the
+    migration holds already; `environments` go by the paths of their links, layers
+    by their own.  `schedules` is what the
     cluster and this machine said of them: `record` is what was put there (kind, node, time), a
     kind's own name what its table or queue holds, and with `-end` how asking for that ended.
     """

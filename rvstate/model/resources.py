@@ -162,7 +162,7 @@ class Environments:
 
 @dataclass(frozen=True, slots=True)
 class Environment:
-    """The environment that a branch's link leads to, wanted whole."""
+    """The environment that a branch's link leads to, or a layer of one, wanted whole."""
 
     path: RemotePath
 
@@ -170,8 +170,11 @@ class Environment:
 
     @property
     def name(self) -> str:
-        """How output names it: project and branch."""
-        return f"{self.path.parent.name}/{self.path.name}"
+        """How output names it: project and branch, and which layer."""
+        parts = self.path.split("/")
+        if parts[-3] == ".generations":
+            return f"{parts[-4]}/{parts[-2]} {parts[-1]}"
+        return "/".join(parts[-2:])
 
 
 @dataclass(frozen=True, slots=True)

@@ -70,7 +70,13 @@ class RuntimeEnv:
         rest = {line for line in found if line and not line.startswith("-")}
         return (*dict.fromkeys(options), *sorted(rest | set(self.packages)))
 
-    def key(self, base: str) -> str:
+    @property
+    def words(self) -> str:
+        """How output names what it adds."""
+        what = self.requirements if self.requirements and not self.packages else ""
+        return f"{self.installer}: {what or ', '.join(self.lines)}" if self.layered else "the base"
+
+    def key(self, base: str, pins: tuple[str, ...] = ()) -> str:
         """The name of the layer, by everything that decides what is in it; empty for none.
 
         Order, case and white space of packages do not matter, nor whether a file or a list has
@@ -79,18 +85,23 @@ class RuntimeEnv:
         Args:
             base: The key of the base environment, which stands for its requirements, interpreter,
                 modules, settings of indexes, and what the site adds (`EnvironmentSpec.digest`).
+            pins: Patterns of packages that stay as they are in the base.
         """
         if not self.layered:
             return ""
-        deciding = (
-            *(("format", _FORMAT), ("base", base), ("installer", self.installer)),
-            *(("option", word) for word in self.options),
-            *(("line", line) for line in self.lines),
-        )
         total = hashlib.sha256()
-        for key, value in deciding:
+        for key, value in (("format", _FORMAT), *self.recipe(base, pins)):
             total.update(f"{key} {value}\0".encode("utf-8", "surrogateescape"))
         return total.hexdigest()[:20]
+
+    def recipe(self, base: str, pins: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
+        """What the build of the layer is told, key and value; `key` has the arguments."""
+        return (
+            *(("base", base), ("installer", self.installer)),
+            *(("option", word) for word in self.options),
+            *(("line", line) for line in self.lines),
+            *(("pin", pattern) for pattern in pins),
+        )
 
     def replaced_by(self, other: RuntimeEnv | None) -> RuntimeEnv:
         """What holds where something else is given: None keeps, empty means the base.

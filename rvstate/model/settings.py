@@ -21,6 +21,12 @@ SCHEDULES = (
 )
 # The name of a chain's jobs (remote/lib.sh, rv_chain).
 CHAIN = "rv-keepalive"
+# What a stage gets as its base has it: packages chosen for the site's driver and network, gigabytes
+# each, and those that must be the same on both ends of a connection between processes.
+PINNED = (
+    *("torch", "torchvision", "torchaudio", "triton", "nvidia-*", "jax", "jaxlib", "mpi4py"),
+    "ray",
+)
 SECRET_KEYS = frozenset(
     {
         ("defaults", "ai_api_key"),
@@ -178,7 +184,8 @@ class Environment:
     """The project's Python environment; see docs/environments.md.
 
     `path` names one that is there and is only activated; else it is built from `source`, and a
-    copy of what was built is kept in `backup`, which may hold `{user}` and `{home}`.
+    copy of what was built is kept in `backup`, which may hold `{user}` and `{home}`.  Packages of
+    `pin_to_base` (a name, `*` for any part of it) are the same in the layers of stages.
     """
 
     kind: str | None = None
@@ -192,6 +199,7 @@ class Environment:
     build: Literal["login", "job"] = "login"
     backup: str | None = None
     relocatable: bool = False
+    pin_to_base: tuple[str, ...] = PINNED
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,12 +3,16 @@
 # Travels between lib.sh and the scripts that say it (rvstate/script.py).
 # shellcheck shell=sh
 
-# rv_environments DIRECTORY: for each link DIRECTORY/PROJECT/BRANCH its path and
+# rv_environments DIRECTORY: for each link DIRECTORY/PROJECT/BRANCH, and each layer beside what it
+# leads to (layer.sh; without a stamp nobody takes it for one), its path and
 # `DIGEST runs|dead WHEN VERDICT RECIPE`, both ended by NUL; - for what is unknown.  RECIPE: whether it,
 # or the copy beside it, has what it was built from.  One that is sound costs no process.
 rv_environments() {
-    for link in "$1"/*/*; do
-        [ -L "$link" ] || continue
+    for link in "$1"/*/* "$1"/*/.generations/*/layer-*; do
+        case $link in
+            "$1"/*/.generations/*) [ -s "$link/.rvstate-environment" ] || continue ;;
+            *) [ -L "$link" ] || continue ;;
+        esac
         digest=- runs=dead when=- verdict=- recipe=-
         # a single test for what is there saves a message for what is not
         if [ -s "$link/.rvstate-environment" ]; then
@@ -20,10 +24,11 @@ rv_environments() {
         fi
         if [ -s "$link/.rvstate/recipe" ]; then recipe=recipe; fi
         if [ "$digest $runs $recipe" != "${digest#-} runs recipe" ]; then
-            target=$(readlink "$link")
+            target=$link
+            if [ -L "$link" ]; then target=$(readlink "$link"); fi
             # not one of ours after all?
             case $target in
-                "${link%/*}"/.generations/*) ;;
+                "${link%/*}"/.generations/* | "$1"/*/.generations/*/layer-*) ;;
                 *) continue ;;
             esac
             if [ -s "${target%/*}/.${target##*/}.kept" ]; then recipe=recipe; fi

@@ -7,7 +7,8 @@
 # versions (build_environment.sh travels in front),
 # or unpacked from its kept copy (kept_copy.sh, too), what was added by hand is put back, and the
 # whole takes its place.  Any other loses link and stamp,
-# so that the next run of its project builds it anew.
+# so that the next run of its project builds it anew.  A LINK may also be a layer's own directory
+# (layer.sh), which is made again from its base.
 # Says "done N [NOTE]" or "failed N REASON" for each.
 # shellcheck shell=sh
 # shellcheck disable=SC2154 # rv_* come from lib.sh, which travels in front
@@ -32,6 +33,12 @@ main() {
 }
 
 heal() {
+    case $link in
+        */.generations/*/layer-*)
+            heal_layer
+            return
+            ;;
+    esac
     [ -L "$link" ] || return 0
     damaged=$(readlink "$link")
     case $damaged in
@@ -61,14 +68,6 @@ heal() {
     fi
 }
 
-# sound GENERATION: whether nothing is known against it.
-sound() {
-    [ -s "$1/.rvstate-environment" ] && [ -x "$1/bin/python" ] || return 1
-    state=
-    if [ -s "$1/.rvstate/verified" ]; then read -r _ state <"$1/.rvstate/verified"; fi
-    [ "$state" != damaged ]
-}
-
 # Put back what it was built from, from the copy beside it: single files of it may be gone, or cut.
 recall() {
     kept=$branch/.${damaged##*/}.kept
@@ -94,18 +93,62 @@ unharmed() {
     printf '%s sound\n' "$(date +%s)" | rv_store "$damaged/.rvstate/verified" 644
 }
 
+# A layer is made again over its base, in the same versions; where that is gone, the next run of its
+# pipeline makes it.
+heal_layer() {
+    damaged=$link
+    branch=${damaged%/*}
+    [ -d "$branch" ] || return 0
+    rv_lock "$branch/lock" "$patience" || return 1
+    adopt "$damaged"
+    if sound "$damaged" || ! [ -d "$damaged" ]; then return 0; fi
+    recall
+    if unharmed; then
+        printf 'what it was built from was put back\n'
+        return 0
+    fi
+    base=$branch/$(sed -n 's/^base //p' "$damaged/.rvstate/recipe" 2>/dev/null)
+    if ! sound "$base" || ! [ -s "$damaged/.rvstate/check.py" ]; then
+        # what its branch uses is mended before
+        [ "$(readlink "${branch%/.generations/*}/${branch##*/}" 2>/dev/null)" != "$base" ] ||
+            rv_fail "the environment that it is a layer of is damaged" || return 1
+        rm -f "$damaged/.rvstate-environment" &&
+            printf 'its environment is not there any more; the next run of its pipeline makes it\n'
+        return
+    fi
+    find_uv || return 1
+    generation=$branch/.healing/${damaged##*/}
+    at=$damaged
+    lock=$branch/lock
+    inputs=$branch/.inputs-layers
+    trap 'rm -rf "$inputs" "$branch/.healing"; rv_unlock' EXIT
+    rm -rf "$inputs" && mkdir "$inputs" && remember "$damaged" || return 1
+    find_extra >"$inputs/added"
+    sed -n '/^\(digest\|base\|installer\|option\|line\|pin\) /p' "$damaged/.rvstate/recipe" >"$inputs/recipe"
+    said=$(build_layer "$inputs/recipe" "$damaged/.rvstate/check.py" 2>&1) || {
+        said=${said##*"$rv_newline"}
+        rv_fail "it could not be built again: ${said#rvstate: }" || return 1
+    }
+    exchange "$damaged" && printf 'it was built again\n%s' "$(printf '%s\n' "$said" | sed -n 's/^note /; /p')" | tr -d '\n'
+}
+
 # Build $fresh from what $damaged keeps; stamped when all of it is as it will be.
 rebuild() {
-    # a PATH of another shell may have had it
-    uv=$(PATH=$PATH:$HOME/.local/bin:$HOME/.cargo/bin:$tools/bin && command -v uv) ||
-        { read -r uv <"$damaged/.rvstate/tools" && [ -x "$uv" ]; } 2>/dev/null ||
-        rv_fail "there is no uv to build it with; run converge again" || return 1
+    find_uv || return 1
     find_extra >"$damaged/.rvstate/extra" || return 1
     rm -rf "$branch/.healing" && mkdir -p "$fresh" || return 1
     said=$(remake 2>&1) && return 0
     rm -rf "$fresh"
     said=${said##*"$rv_newline"}
     rv_fail "it could not be built again: ${said#rvstate: }"
+}
+
+# Sets uv.
+find_uv() {
+    # a PATH of another shell may have had it
+    uv=$(PATH=$PATH:$HOME/.local/bin:$HOME/.cargo/bin:$tools/bin && command -v uv) ||
+        { read -r uv <"$damaged/.rvstate/tools" && [ -x "$uv" ]; } 2>/dev/null ||
+        rv_fail "there is no uv to build it with; run converge again"
 }
 
 # What was added by hand, and what a job saw added whose traces a purge has taken with it.

@@ -2,7 +2,8 @@
 # What is in an environment.  Only reads.
 #   main SCRATCH_TEMPLATE HOME LINK
 # LINK may start with /{home} and /{scratch}.  Sections: place (the generation; empty where there is
-# none), stamp, recipe, installed, now, size, deferred.  build_environment.sh travels in front.
+# none), stamp, recipe, installed, now, size, deferred, and layer for each layer of its branch: path,
+# FILES BYTES NEW-BYTES, and its recipe.  build_environment.sh travels in front.
 # shellcheck shell=sh
 # shellcheck disable=SC2154 # rv_* come from lib.sh, which travels in front
 
@@ -21,4 +22,10 @@ main() {
     done
     rv_section now
     distributions "$place"
+    for layer in "${place%/*}"/layer-*; do
+        [ -s "$layer/.rvstate-environment" ] || continue
+        rv_section layer
+        printf '%s\n' "$layer"
+        cat "$layer/.rvstate/size" "$layer/.rvstate/recipe"
+    done
 }

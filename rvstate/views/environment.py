@@ -40,6 +40,13 @@ def show(found: Shown) -> None:
     ):
         if names:
             click.echo(f"  {title}: {', '.join(names)}")
+    for layer in found.layers:
+        own = f", {human_bytes(layer.size[2])} of its own" if layer.size else ""
+        former = (
+            "" if layer.base == found.place.rsplit("/", 1)[-1] else ", of an earlier generation"
+        )
+        click.echo(f"  layer by {layer.installer}: {', '.join(layer.lines)}{own}{former}")
+        click.echo(f"    at {layer.place}")
     for name in found.packages:
         click.echo(f"    {name}{' (by hand)' if name in found.added else ''}")
 

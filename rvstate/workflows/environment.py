@@ -14,6 +14,25 @@ from rvstate.workflows.session import Session
 
 
 @dataclass(frozen=True, slots=True)
+class ShownLayer:
+    """A layer of the branch's environment, for stages of a pipeline.
+
+    Args:
+        place: Its directory.
+        base: The key of the generation that it was laid over.
+        installer: What installed its packages.
+        lines: What it adds, as a requirements file has it.
+        size: Files, bytes, and bytes that it shares with nothing; None where nobody counted.
+    """
+
+    place: str
+    base: str
+    installer: str
+    lines: tuple[str, ...]
+    size: tuple[int, int, int] | None
+
+
+@dataclass(frozen=True, slots=True)
 class Shown:
     """What is known of an environment.
 
@@ -30,6 +49,7 @@ class Shown:
         size: Files, bytes, and bytes that it shares with nothing; None where nobody counted.
         jobs: Jobs that wait or run in it, submitted from this machine.
         modules: Environment modules that its jobs load.
+        layers: Layers of the branch, also of earlier generations.
     """
 
     project: str
@@ -44,6 +64,7 @@ class Shown:
     size: tuple[int, int, int] | None
     jobs: tuple[str, ...]
     modules: tuple[str, ...]
+    layers: tuple[ShownLayer, ...] = ()
 
 
 def show(session: Session, here: Path, *, with_jobs: bool = True) -> Shown:
@@ -94,6 +115,22 @@ def show(session: Session, here: Path, *, with_jobs: bool = True) -> Shown:
         size=(sizes[0], sizes[1], sizes[2]) if len(sizes) == 3 else None,
         jobs=_users(session, place) if with_jobs else (),
         modules=tuple(m for m in modules if m),
+        layers=tuple(
+            _layer(body.decode("utf-8", "surrogateescape")) for body in answer.all("layer")
+        ),
+    )
+
+
+def _layer(text: str) -> ShownLayer:
+    place, size, *recipe = text.split("\n")
+    pairs = [(key, value) for key, _, value in (line.partition(" ") for line in recipe)]
+    sizes = tuple(int(word) for word in size.split() if word.isdigit())
+    return ShownLayer(
+        place,
+        next((value for key, value in pairs if key == "base"), ""),
+        next((value for key, value in pairs if key == "installer"), ""),
+        tuple(value for key, value in pairs if key == "line"),
+        (sizes[0], sizes[1], sizes[2]) if len(sizes) == 3 else None,
     )
 
 

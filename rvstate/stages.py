@@ -240,27 +240,25 @@ def _nearest(name: str, known: Iterable[str]) -> str:
 
 
 # ------------------------------------------------------------ as a declaration
-def table(stage: Stage, spec: str, before: Stage | None) -> dict[str, Any]:
+def table(stage: Stage, spec: str, after: Sequence[str], reads: str, keeps: bool) -> dict[str, Any]:
     """The table `[stages.NAME]` that says what a stage does.
 
     Args:
         stage: The stage.
         spec: `FILE:NAME` of its pipeline.
-        before: The stage in front of it, or None.
+        after: The stages that it follows where it does not say so itself.
+        reads: The Python stage whose items it reads from a file, or empty.
+        keeps: Whether what comes out of it is kept in a file; for Python stages.
     """
     found: dict[str, Any] = {"command": stage.command}
     inputs, outputs = [*stage.inputs], [*stage.outputs]
     if is_python(stage):
         found["command"] = (*RUNNER, spec, stage.name)
-        outputs.append(items_path(stage.name))
-        if before is not None and is_python(before):
-            inputs.append(items_path(before.name))
-    after = stage.after
-    if after is None:
-        after = () if before is None else (before.name,)
+        inputs += [items_path(reads)] if reads else []
+        outputs += [items_path(stage.name)] if keeps else []
     said = {
         "resources": dict(stage.resources),
-        "after": list(after),
+        "after": list(after if stage.after is None else stage.after),
         "inputs": inputs,
         "outputs": outputs,
         "code": list(stage.code),
@@ -271,12 +269,14 @@ def table(stage: Stage, spec: str, before: Stage | None) -> dict[str, Any]:
     return found | {key: value for key, value in said.items() if value or value == 0}
 
 
-def describe(pipeline: Pipeline, spec: str) -> dict[str, Any]:
+def describe(pipeline: Pipeline, spec: str, *, streams: bool = False) -> dict[str, Any]:
     """What a project's configuration would say: the pipeline's name and its tables.
 
     Args:
         pipeline: The pipeline.
         spec: `FILE:NAME` of it.
+        streams: Whether Python stages that stand in a row pass items to each other by themselves;
+            else each reads a file that the one in front of it has left.
 
     Returns:
         `name`, `stages` (name to table) and `laid` (name to what is laid over its `runtime_env`).
@@ -285,12 +285,23 @@ def describe(pipeline: Pipeline, spec: str) -> dict[str, Any]:
         ValueError: Two stages have one name.
     """
     parts = pipeline.parts()
-    tables = {
-        stage.name: table(stage, spec, before)
-        for before, stage in zip((None, *parts), parts, strict=False)
-    }
+    tables = {}
+    reads = ""
+    for at, stage in enumerate(parts):
+        after = (parts[at - 1].name,) if at else ()
+        joined = streams and at > 0 and _joined(parts[at - 1], stage)
+        keeps = not (streams and at + 1 < len(parts) and _joined(stage, parts[at + 1]))
+        tables[stage.name] = table(stage, spec, after, "" if joined else reads, keeps)
+        if is_python(stage):
+            reads = stage.name
     laid = {stage.name: list(stage.laid) for stage in parts if stage.laid}
     return {"name": pipeline.name, "stages": tables, "laid": laid}
+
+
+def _joined(stage: Stage, following: Stage) -> bool:
+    """Whether the items of one stage are what the one behind it gets."""
+    behind = following.after is None or tuple(following.after) == (stage.name,)
+    return is_python(stage) and is_python(following) and behind
 
 
 def is_python(stage: Stage) -> bool:
@@ -415,17 +426,18 @@ def run(spec: str, name: str) -> None:
 
 
 def main(words: Sequence[str]) -> int:
-    """What `python -m rvstate.stages` does: `describe FILE:NAME`, or `run FILE:NAME STAGE`."""
+    """What `python -m rvstate.stages` does, as `usage` below says it."""
     match words:
-        case ["describe", spec]:
+        case ["describe", spec, *how] if how in ([], ["streams"]):
             answer = sys.stdout
             # what the file prints while it is read is not the answer
             sys.stdout = sys.stderr
-            json.dump(describe(load(spec), spec), answer)
+            json.dump(describe(load(spec), spec, streams=bool(how)), answer)
         case ["run", spec, name]:
             run(spec, name)
         case _:
-            sys.stderr.write("usage: python -m rvstate.stages describe FILE:NAME\n")
+            usage = "describe FILE:NAME [streams], or run FILE:NAME STAGE"
+            sys.stderr.write(f"usage: python -m rvstate.stages {usage}\n")
             return 64
     return 0
 

@@ -46,6 +46,7 @@ FLOORS: tuple[frozenset[str], ...] = (
             "retention",
             "keepalive",
             "schedule",
+            "rayplan",
         }
     ),
     frozenset(

@@ -57,19 +57,25 @@ class Declared(Stage):
     command = "train.py"
 
 
+def described(stage: Stage) -> dict[str, Any]:
+    """The table of a stage that is alone."""
+    found: dict[str, Any] = stages.describe(Pipeline("p", [stage]), "p.py")["stages"][stage.name]
+    return found
+
+
 def test_with_changes_a_copy_and_leaves_the_original_alone() -> None:
     """Neither the stage nor its class sees what is changed in the copy, however deep it is."""
     original = Declared("a")
-    before = stages.table(original, "p.py", None)
+    before = stages.describe(Pipeline("p", [original]), "p.py")
     copy = original.with_(
         name="b", resources={"cpus": 9}, batch_size=3, num_workers=4, runtime_env={"uv": ["x==1"]}
     )
     copy.runtime_env["uv"].append("y==1")
     copy.resources["gpus"] = 1
-    assert stages.table(original, "p.py", None) == before
+    assert stages.describe(Pipeline("p", [original]), "p.py") == before
     assert Declared("c").runtime_env == {"pip": ["packaging==23.2"]}
     assert (copy.name, copy.batch_size, copy.num_workers) == ("b", 3, 4)
-    assert stages.table(copy, "p.py", None)["runtime_env"] == {"uv": ["x==1", "y==1"]}
+    assert described(copy)["runtime_env"] == {"uv": ["x==1", "y==1"]}
 
 
 def test_nothing_given_keeps_and_an_empty_environment_is_the_base() -> None:
@@ -77,7 +83,7 @@ def test_nothing_given_keeps_and_an_empty_environment_is_the_base() -> None:
     stage = Declared("a")
     assert stage.with_(name="b").runtime_env == {"pip": ["packaging==23.2"]}
     assert stage.with_(runtime_env=None).runtime_env == {"pip": ["packaging==23.2"]}
-    assert "runtime_env" not in stages.table(stage.with_(runtime_env={}), "p.py", None)
+    assert "runtime_env" not in described(stage.with_(runtime_env={}))
     other = stage.with_(runtime_env={"pip": ["requests==2.0"]})
     assert other.runtime_env == {"pip": ["requests==2.0"]}
 
@@ -134,6 +140,28 @@ def test_a_python_stage_says_how_it_is_run_and_what_it_hands_over() -> None:
     assert tables["stages"]["b"]["after"] == ["a"]
     assert tables["stages"]["c"]["after"] == ["b"]
     assert "inputs" not in tables["stages"]["c"]
+
+
+def test_where_stages_stream_only_the_last_in_a_row_leaves_a_file() -> None:
+    """A command ends the row, and so does a stage that follows another one than that before it."""
+
+    class Step(Stage):
+        """A stage of Python."""
+
+        def process(self, batch: list[Any]) -> list[Any]:
+            """Give back what comes in."""
+            return batch
+
+    parts = [Step("a"), Step("b"), Declared("c"), Step("d"), Step("e", after=["c"])]
+    tables = stages.describe(Pipeline("p", parts), "p.py", streams=True)["stages"]
+    files = {name: (t.get("inputs"), t.get("outputs")) for name, t in tables.items()}
+    assert files == {
+        "a": (None, None),
+        "b": (None, ["stages/b.jsonl"]),
+        "c": (None, None),
+        "d": (["stages/b.jsonl"], ["stages/d.jsonl"]),
+        "e": (["stages/d.jsonl"], ["stages/e.jsonl"]),
+    }
 
 
 NAMES = st.from_regex(r"[a-z][a-z0-9_-]{0,8}", fullmatch=True)

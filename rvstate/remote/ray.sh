@@ -1,9 +1,10 @@
 #!/bin/bash
 # A Ray cluster within a job: started on its nodes, used by one program, and ended with it.  Sourced
 # behind job.sh by the batch script, which runs on the first node; srun runs the same file on all:
-#   ray.sh JOB_SH ENV_FILE NEED
+#   ray.sh node ENV_FILE NEED
 # Beside it lie what runs and what it leaves behind:
-#   plan.json driver.py   what runs on it; the driver says more
+#   plan.json driver.py   what runs on it; the driver says more, and calls `ray.sh begin|end STAGE`
+#   stages.sh  what each stage is, where records of them are kept
 #   token      who may use this Ray: 0600, and only ever read as a file; gone at the end
 #   address    where the first node's Ray is: HOST:PORT DIRECTORY
 #   failed     why it cannot go on, by the first node that knew
@@ -16,16 +17,24 @@
 # most 107 bytes (unix(7)).
 rv_ray_longest=40
 
-# rv_ray JOB_SH NODES COPIES: run the driver on a Ray of these nodes.  JOB_SH: where job.sh lies.
+# rv_ray LIBRARY NODES COPIES: run the driver on a Ray of these nodes.  LIBRARY: where job.sh lies.
 # COPIES: how many copies of the environment each node may have to hold, one for each stage that adds
 # packages.
 rv_ray() {
     rv_ray=${BASH_SOURCE[0]%/*}
-    rv_ray_job_sh=$1
+    RV_RAY_LIBRARY=$1
+    export RV_RAY_LIBRARY
     if [ -n "${SLURM_JOB_ID:-}" ] && [ "${SLURM_JOB_NUM_NODES:-0}" != "$2" ]; then
         rv_give_up "the job was made for $2 nodes and has ${SLURM_JOB_NUM_NODES:-none}"
     fi
     python -c 'import ray' || rv_give_up "the environment has no Ray: add ray[data] to the project's requirements"
+    # older ones let anybody in who reaches them
+    python -c 'import ray, sys; sys.exit([int(n) for n in ray.__version__.split(".")[:2]] < [2, 52])' ||
+        rv_give_up "the environment's Ray is older than 2.52 and knows no tokens: ask for ray[data]>=2.52"
+    if [ "$3" -gt 0 ]; then
+        python -c 'import pip, virtualenv' ||
+            rv_give_up "Ray needs pip and virtualenv in the environment, to add packages of stages: install them"
+    fi
     # another attempt's, where Slurm has started the job again
     rm -rf "$rv_ray/address" "$rv_ray/failed" "$rv_ray/ending" "$rv_ray"/node*.log "$rv_ray/logs"
     (umask 077 && rm -f "$rv_ray/token" && od -A n -t x1 -N 32 /dev/urandom | tr -d ' \n' >"$rv_ray/token") &&
@@ -53,7 +62,7 @@ rv_ray() {
 # clones it for packages of a stage's own), and 512 MiB for its logs and what does not fit in memory.
 rv_ray_need() {
     local size=0
-    if [ "$1" -gt 0 ] && [ -n "${VIRTUAL_ENV:-}" ]; then size=$(du -sk "$VIRTUAL_ENV" | cut -f 1); fi
+    if [ "$1" -gt 0 ] && [ -n "${VIRTUAL_ENV:-}" ]; then size=$(du -sk "$VIRTUAL_ENV" | sed 's/[^0-9].*//'); fi
     printf '%s' $(($1 * ${size:-0} + 524288))
 }
 
@@ -61,7 +70,7 @@ rv_ray_need() {
 rv_ray_nodes() {
     local cpus=() status
     trap - TERM INT HUP USR1 USR2
-    set -- bash "${BASH_SOURCE[0]}" "$rv_ray_job_sh" "$rv_env_file" "$1"
+    set -- bash "${BASH_SOURCE[0]}" node "$rv_env_file" "$1"
     if [ -z "${SLURM_JOB_ID:-}" ]; then
         exec "$@"
     fi
@@ -301,9 +310,26 @@ rv_ray_rest() {
         sed 's|^/proc/\([0-9]*\)/.*|\1|'
 }
 
-if [ "${BASH_SOURCE[0]}" = "$0" ]; then
-    rv_ray_job_sh=$1
+# rv_ray_note WORD STAGE: what a stage begins with, or what has come of it, for its record (stage.sh).
+# stages.sh says what each stage is; the steps of one are those of a job that is one.
+rv_ray_note() {
+    rv_ray=${BASH_SOURCE[0]%/*}
+    rv_run_dir=$RV_RUN_DIR
+    rv_library=$RV_RAY_LIBRARY
+    # several stages may be under way
+    RV_RUN_DIR=$rv_ray/records/$2
+    mkdir -p "$RV_RUN_DIR" || return 1
     # shellcheck source=/dev/null
-    . "$1" || exit 1
-    rv_ray_node "$2" "$3"
+    . "$RV_RAY_LIBRARY/stage.sh" && . "$rv_ray/stages.sh" "$2" || return 1
+    if [ "$1" = begin ]; then rv_stage_begin "$RV_RAY_LIBRARY"; else rv_stage_end; fi
+}
+
+if [ "${BASH_SOURCE[0]}" = "$0" ]; then
+    # shellcheck source=/dev/null
+    . "$RV_RAY_LIBRARY/job.sh" || exit 1
+    case $1 in
+        node) rv_ray_node "$2" "$3" ;;
+        begin | end) rv_ray_note "$1" "$2" ;;
+        *) exit 64 ;;
+    esac
 fi

@@ -4,22 +4,26 @@ The directory is that of `ray.sh`, which says what else lies in it.  `plan.json`
 
     backend   ray-data or ray-actors
     nodes     how many there are to be
-    pins      packages whose version no stage may change
-    stages    in order, each with name, command, after, runtime_env (as Ray reads it), cpus, gpus,
-              memory (bytes), batch_size, num_workers, items (where what comes out is kept)
+    pins      patterns of packages whose version no stage may change
+    chains    in order, each with
+      reads     the file with the items of its first stage, or empty where the pipeline has them
+      stages    each with name, command, after, runtime_env (as Ray reads it), cpus, gpus, memory
+                (bytes), batch_size, num_workers, items (where what comes out of the last is kept)
 
-A stage whose command is `python -m rvstate.stages run FILE:NAME STAGE` is one of Python: such
-stages that stand in a row pass batches to each other.  Any other is a command, which one actor runs
-once, on whichever node has room, with the interpreter and the packages of its environment.
+A stage whose command is `python -m rvstate.stages run FILE:NAME STAGE` is one of Python, and a
+chain of several has only such: they pass batches to each other.  Any other is a command, which one
+actor runs once, on whichever node has room, with its environment's interpreter and packages.
 
 Only Ray and the standard library are needed; `rvstate.stages` has come along with the run.
 """
 
 from __future__ import annotations
 
+import fnmatch
 import importlib.metadata
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -86,14 +90,14 @@ def wait(end: float, why: str) -> None:
 
 
 # ------------------------------------------------------------ what runs on the nodes
-def versions(names: list[str]) -> dict[str, str]:
-    """The versions of packages here, of those that are there."""
-    found = {}
-    for name in names:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
+def versions(patterns: list[str]) -> dict[str, str]:
+    """The versions of the packages here whose names fit."""
+    found: dict[str, str] = {}
+    for one in importlib.metadata.distributions():
+        name = re.sub(r"[-_.]+", "-", one.metadata["Name"] or "").lower()
+        if any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns):
+            # of two on the way the first is imported
+            found.setdefault(name, one.version)
     return found
 
 
@@ -168,8 +172,10 @@ class Driver:
     def __init__(self, ray: Any, place: Path, plan: dict[str, Any]) -> None:
         self.ray, self.place, self.plan = ray, place, plan
         self.pins = versions(plan["pins"])
-        for stage in plan["stages"]:
-            stage["directory"] = str(Path.cwd())
+        self.chains = plan["chains"]
+        for chain in self.chains:
+            for stage in chain["stages"]:
+                stage["directory"] = str(Path.cwd())
 
     def run(self) -> None:
         """Run all of them, each when those that it follows are done.
@@ -177,19 +183,20 @@ class Driver:
         Raises:
             StageError: One failed; those that do not need it have gone on.
         """
-        left = self.units()
+        left = list(self.chains)
         running: dict[Any, Commanded] = {}
         done: set[str] = set()
         failed: list[StageError] = []
-        while ready := [unit for unit in left if follows(unit) <= done] or running:
-            for unit in ready if isinstance(ready, list) else []:
-                left.remove(unit)
+        while (ready := [chain for chain in left if follows(chain) <= done]) or running:
+            for chain in ready:
+                left.remove(chain)
                 try:
-                    if is_python(unit[0]):
-                        self.stream(unit)
-                        done |= {stage["name"] for stage in unit}
+                    self.begin(chain)
+                    if is_python(chain["stages"][0]):
+                        self.stream(chain)
+                        done |= self.end(chain)
                     else:
-                        started = Commanded(self, unit[0])
+                        started = Commanded(self, chain)
                         running[started.ref] = started
                 except StageError as error:
                     failed.append(error)
@@ -199,29 +206,33 @@ class Driver:
                 one.tell()
             for ref in ended:
                 try:
-                    done.add(running.pop(ref).finish())
+                    done |= running.pop(ref).finish()
                 except StageError as error:
                     failed.append(error)
                     say(str(error))
         if failed:
-            names = [stage["name"] for unit in left for stage in unit]
+            names = [stage["name"] for chain in left for stage in chain["stages"]]
             raise StageError(f"not run: {', '.join(names)}" if names else "", failed[0].status)
 
-    def units(self) -> list[list[dict[str, Any]]]:
-        """The stages; of Python stages those in a row that need nobody else are one."""
-        found: list[list[dict[str, Any]]] = []
-        for stage in self.plan["stages"]:
-            last = found[-1] if found else None
-            if (
-                last
-                and is_python(stage)
-                and is_python(last[0])
-                and set(stage["after"]) == {last[-1]["name"]}
-            ):
-                last.append(stage)
-            else:
-                found.append([stage])
-        return found
+    def begin(self, chain: dict[str, Any]) -> None:
+        """Note what goes into the stages of a chain."""
+        for stage in chain["stages"]:
+            self.note("begin", stage["name"])
+            say(f"stage {stage['name']} begins")
+
+    def end(self, chain: dict[str, Any]) -> set[str]:
+        """Note what has come out of the stages of a chain, which are done then."""
+        for stage in chain["stages"]:
+            self.note("end", stage["name"])
+            say(f"stage {stage['name']} is done")
+        return {stage["name"] for stage in chain["stages"]}
+
+    def note(self, what: str, name: str) -> None:
+        """Have `ray.sh` keep the records of stages, where somebody wants them."""
+        if (self.place / "stages.sh").exists():
+            command = ["bash", str(self.place / "ray.sh"), what, name]
+            if subprocess.run(command, stdin=subprocess.DEVNULL, check=False).returncode:
+                raise StageError(f"stage {name} failed")
 
     def actor(self, kind: type, stage: dict[str, Any]) -> Any:
         """One worker of a stage, on any node that has room."""
@@ -251,20 +262,18 @@ class Driver:
                     "num_workers"
                 )
 
-    def stream(self, chain: list[dict[str, Any]]) -> None:
+    def stream(self, given: dict[str, Any]) -> None:
         """Pass the items through Python stages in a row, and keep what comes out of the last."""
+        chain = given["stages"]
         from rvstate import stages  # type: ignore[attr-defined,unused-ignore] # has come along
 
         self.room(chain)
         names = ", ".join(stage["name"] for stage in chain)
-        say(f"stage {names} begins")
-        first = chain[0]
-        before = [s for s in self.plan["stages"] if s["name"] in first["after"] and is_python(s)]
-        items = (
-            stages.read_items(before[-1]["items"])
-            if before
-            else stages.source(stages.load(first["command"][len(RUNNER)]))
-        )
+        first = chain[0]["command"][len(RUNNER)]
+        if given["reads"]:
+            items = stages.read_items(given["reads"])
+        else:
+            items = stages.source(stages.load(first))
         texts = [json.dumps(item) for item in items]
         passed = self.by_data if self.plan["backend"] == "ray-data" else self.by_actors
         try:
@@ -272,7 +281,7 @@ class Driver:
         except Exception as error:
             raise StageError(f"stage {names} failed: {cause(error)}") from error
         stages.write_items(chain[-1]["items"], map(json.loads, made))
-        say(f"stage {names} is done: {len(made)} items")
+        say(f"{len(made)} items are in {chain[-1]['items']}")
 
     def by_data(self, chain: list[dict[str, Any]], texts: list[str]) -> list[str]:
         """By Ray Data: one `map_batches` for each stage."""
@@ -373,13 +382,14 @@ class Pool:
 class Commanded:
     """A command that runs."""
 
-    def __init__(self, driver: Driver, stage: dict[str, Any]) -> None:
+    def __init__(self, driver: Driver, chain: dict[str, Any]) -> None:
+        stage = chain["stages"][0]
         driver.room([{**stage, "num_workers": 1}])
         self.ray = driver.ray
+        self.driver, self.chain = driver, chain
         self.name: str = stage["name"]
         self.log, self.read = driver.place / f"{self.name}.log", 0
         self.log.touch()
-        say(f"stage {self.name} begins")
         self.actor = driver.actor(Command, stage)
         self.ref = self.actor.run.remote()
 
@@ -393,7 +403,7 @@ class Commanded:
         for line in whole.splitlines():
             print(f"[{self.name}] {line.decode(errors='replace')}", flush=True)
 
-    def finish(self) -> str:
+    def finish(self) -> set[str]:
         """Its name, once it has ended well.
 
         Raises:
@@ -412,13 +422,13 @@ class Commanded:
             code = status if status > 0 else 128 - status
             raise StageError(f"stage {self.name} failed with exit code {code}", code)
         self.ray.kill(self.actor)
-        say(f"stage {self.name} is done")
-        return self.name
+        return self.driver.end(self.chain)
 
 
-def follows(unit: list[dict[str, Any]]) -> set[str]:
-    """The stages that must be done before a unit begins."""
-    return {name for stage in unit for name in stage["after"]} - {s["name"] for s in unit}
+def follows(chain: dict[str, Any]) -> set[str]:
+    """The stages that must be done before a chain begins."""
+    own = {stage["name"] for stage in chain["stages"]}
+    return {name for stage in chain["stages"] for name in stage["after"]} - own
 
 
 def is_python(stage: dict[str, Any]) -> bool:

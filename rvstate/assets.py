@@ -25,7 +25,12 @@ def job_scripts() -> dict[str, str]:
     names = ("chain", "dvc", "hold", "inside", "into", "job", "launch", "lib", "notify")
     # what a job builds at its start; one file, for each one costs the look a question
     build = "\n".join(map(script, ("manifest", *BUILDING, "build_environment")))
-    return {"environment.sh": build, **{f"{name}.sh": script(name) for name in names}}
+    stage = f"{script('digests')}\n{script('stage')}"
+    return {
+        "environment.sh": build,
+        "stage.sh": stage,
+        **{f"{name}.sh": script(name) for name in names},
+    }
 
 
 @cache

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from rvstate import sweep
-from rvstate.model.job import Array, JobSpec
+from rvstate.model.job import Array, JobSpec, StageStep
 from rvstate.model.site import Site
 from rvstate.paths import RemotePath
 from rvstate.shell import assignment, join, quote
@@ -31,8 +31,8 @@ _LAST = {
 def render(spec: JobSpec) -> str:
     """The batch script: `#SBATCH` lines, then the steps, one a line.
 
-    The steps are those of `remote/job.sh`, for several nodes of `remote/launch.sh`, and for several
-    segments of `remote/chain.sh`.
+    The steps are those of `remote/job.sh`, for several nodes of `remote/launch.sh`, for several
+    segments of `remote/chain.sh`, and for a stage of `remote/stage.sh`.
     It reads as what happens, in order, and passes shellcheck whatever the command was.
     """
     parts = [
@@ -79,7 +79,11 @@ def render(spec: JobSpec) -> str:
         # of a run of DVC the workspace counts, which is made from the snapshot
         sources = "" if spec.dvc else spec.sources
         parts.append(f"rv_directory {_words((spec.snapshot, spec.subdirectory, sources))}")
+    if spec.stage is not None:
+        parts += _stage(spec.stage, spec.library)
     parts.append("rv_enter")
+    if spec.stage is not None:
+        parts.append(f"rv_stage_begin {quote(spec.library)}")
     if spec.read_only:
         parts.append("rv_read_only")
     if spec.extensions and spec.dvc is None:
@@ -101,6 +105,21 @@ def _experiment(spec: JobSpec) -> list[str]:
     assert spec.dvc is not None
     words = spec.command[len(experiment.WORDS) :]
     return [*experiment.steps(spec.dvc, spec.library), f"rv_dvc {_words((spec.dvc.pull, *words))}"]
+
+
+def _stage(stage: StageStep, library: RemotePath) -> list[str]:
+    """What makes the job a stage; the words of its key hold no line break."""
+    key = (f"{word} {value}" for word, value in stage.key)
+    given = (
+        ("rv_stage", (stage.data, stage.name, *key)),
+        ("rv_stage_env", tuple(f"{name}={value}" for name, value in stage.variables)),
+        ("rv_after", stage.after),
+        ("rv_inputs", stage.inputs),
+        ("rv_outputs", stage.outputs),
+        ("rv_links", stage.links),
+    )
+    steps = (f"{step} {_words(words)}" for step, words in given if words)
+    return [f". {quote(library / 'stage.sh')} || exit 1", *steps]
 
 
 def _array(array: Array) -> list[str]:

@@ -71,10 +71,13 @@ def waiting(records: tuple[RunRecord, ...], record: RunRecord) -> str:
     """Why a run waits for another, or never started because of it; empty where neither is so."""
     if record.state not in (JobState.PENDING, JobState.CANCELLED) or record.elapsed:
         return ""
-    states = {other.run_id: other.state for other in records}
+    known = {other.run_id: other for other in records}
     for after in record.after:
-        state = states.get(after.run_id, JobState.UNKNOWN)
-        other = f"{after.name} ({after.job})"
+        found = known.get(after.run_id)
+        state = found.state if found is not None else JobState.UNKNOWN
+        # which job a stage of the same pipeline became was not known yet
+        job = after.job or (found.job if found is not None else None)
+        other = f"{after.name} ({job})" if job else after.name
         if state in FINISHED and not after.met_by(state):
             never = "never started" if record.state in FINISHED else "can never start"
             return (

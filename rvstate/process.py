@@ -3,8 +3,9 @@
 It takes the same batch script as sbatch, keeps walltime, runs a few jobs at once in order, survives
 logout, and knows a process by boot id and start time.  GPUs and several nodes it refuses by name.
 
-    python -m rvstate.process submit DIRECTORY SCRIPT
+    python -m rvstate.process submit DIRECTORY [--OPTION=VALUE]... SCRIPT
     python -m rvstate.process list|active DIRECTORY
+    python -m rvstate.process stop DIRECTORY JOB
 """
 
 from __future__ import annotations
@@ -77,12 +78,13 @@ class LocalJob:
     ended: float | None
 
 
-def submit(directory: Path, script: Path) -> int:
+def submit(directory: Path, script: Path, said: Sequence[str] = ()) -> int:
     """Take a batch script; it starts when there is room, and goes on when we end.
 
     Args:
         directory: Where this scheduler keeps its jobs.
         script: A batch script with `#SBATCH` lines.
+        said: Options that go over those lines, as on sbatch's command line.
 
     Returns:
         The job's number.
@@ -92,6 +94,7 @@ def submit(directory: Path, script: Path) -> int:
         SubmitError: It is not a batch script.
     """
     options = _options(script.read_text("utf-8", "surrogateescape"))
+    options |= dict(_option(word) for word in said)
     for option, what in _REFUSED.items():
         if option in options and not (option == "nodes" and options[option] == "1"):
             raise UnsupportedError(
@@ -116,6 +119,7 @@ def submit(directory: Path, script: Path) -> int:
         "seconds": seconds,
         "submitted": time.time(),
         "dependency": options.get("dependency", ""),
+        "comment": options.get("comment", ""),
     }
     _write(home / "job.json", record)
     _detach([sys.executable, "-m", "rvstate.process", "supervise", str(home)])
@@ -130,11 +134,16 @@ def _options(text: str) -> dict[str, str]:
     for line in text.splitlines():
         if line.startswith("#SBATCH "):
             (word, *_) = shlex.split(line.removeprefix("#SBATCH "))
-            key, _, value = word.removeprefix("--").partition("=")
+            key, value = _option(word)
             found[key] = value
         elif line and not line.startswith("#"):
             break
     return found
+
+
+def _option(word: str) -> tuple[str, str]:
+    key, _, value = word.removeprefix("--").partition("=")
+    return key, value
 
 
 def _new_directory(directory: Path) -> Path:
@@ -298,7 +307,7 @@ def jobs(directory: Path) -> tuple[LocalJob, ...]:
 
 
 def listing(directory: Path, active: bool = False) -> list[str]:
-    """One line for each job: number, state, script, name; `submit.sh` looks runs up in them.
+    """One line for each job: number, state, script, comment, name; scripts look runs up in them.
 
     Args:
         directory: The scheduler's own.
@@ -308,8 +317,9 @@ def listing(directory: Path, active: bool = False) -> list[str]:
     for job in jobs(directory):
         if active and job.state in FINISHED:
             continue
-        script = (_read(directory / str(job.job) / "job.json") or {}).get("script", "")
-        lines.append(f"{job.job} {job.state} {script} {job.name}")
+        record = _read(directory / str(job.job) / "job.json") or {}
+        told = (record.get("script", ""), record.get("comment", ""))
+        lines.append(f"{job.job} {job.state} {' '.join(told)} {job.name}")
     return lines
 
 
@@ -430,8 +440,10 @@ def main(words: list[str]) -> int:
     """What `remote/submit.sh` and a detached supervisor call."""
     try:
         match words:
-            case ["submit", directory, script]:
-                print(submit(Path(directory), Path(script)))  # noqa: T201 - as sbatch --parsable
+            case ["submit", directory, *said, script]:
+                print(submit(Path(directory), Path(script), said))  # noqa: T201 - as sbatch --parsable
+            case ["stop", directory, job]:
+                stop(Path(directory), int(job))
             case ["list" | "active" as word, directory]:
                 for line in listing(Path(directory), word == "active"):
                     print(line)  # noqa: T201 - read by submit.sh and prune.sh

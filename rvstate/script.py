@@ -26,6 +26,8 @@ _SHARED = {
     **dict.fromkeys(("doctor", "probe"), ("environments",)),
     **dict.fromkeys(("heal", "layers"), (*_BUILDING, "build_environment")),
     "show_environment": ("manifest", "build_environment"),
+    "stages": ("digests",),
+    "submit_stages": ("manifest", "submit"),
     "keepalive": ("keepalive_places", "keepalive_report"),
 }
 

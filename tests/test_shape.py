@@ -47,6 +47,7 @@ FLOORS: tuple[frozenset[str], ...] = (
             "keepalive",
             "schedule",
             "rayplan",
+            "staging",
         }
     ),
     frozenset(

@@ -57,7 +57,23 @@ def test_a_table_says_all_of_a_stage() -> None:
         2,
     )
     (plain,) = declared({"a": {"command": "a.py --lr 1"}})
-    assert plain == Stage("a", ("a.py --lr 1",))
+    assert plain == Stage("a", ("a.py", "--lr", "1"))
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("train.py", ("train.py",)),
+        ("train.py --name 'a b'", ("train.py", "--name", "a b")),
+        ("A=1 python train.py", ("A=1", "python", "train.py")),
+        ("make data && python train.py", ("make data && python train.py",)),
+        ("echo $HOME", ("echo $HOME",)),
+        ("echo 'open", ("echo 'open",)),
+    ],
+)
+def test_a_text_is_split_where_no_shell_is_needed(text: str, words: tuple[str, ...]) -> None:
+    """So `train.py --lr 1` means what it means behind `rvstate run`."""
+    assert declared({"a": {"command": text}})[0].command == words
 
 
 @pytest.mark.parametrize(

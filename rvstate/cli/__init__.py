@@ -105,6 +105,12 @@ COMMANDS: dict[str, Entry] = {
         "Jobs",
     ),
     "dvc": Entry("dvc:dvc", "Run DVC experiments as jobs, and bring them home.", "submits", "Jobs"),
+    "pipeline": Entry(
+        "pipeline:pipeline",
+        "Run a project's stages, each in an environment of its own.",
+        "submits",
+        "Jobs",
+    ),
     "sync": Entry(
         "sync:sync",
         "Bring code to the cluster without a job, or files back.",

@@ -108,6 +108,42 @@ def logs(
             click.echo(path)
         return 0
     printer = Printer(raw=raw, merge=workflow.merge(record), prefix=node is None)
+    return _show(account, record, streams, printer, follow=follow, tail=tail)
+
+
+def show_logs(account: Session, record: RunRecord, *, follow: bool, tail: int | None) -> int:
+    """Show what a run has written, both streams of it.
+
+    Args:
+        account: Where it ran.
+        record: The run.
+        follow: Whether to go on until it has ended.
+        tail: How many lines to begin with; None for all.
+
+    Returns:
+        The exit code: with `follow` the program's own.
+
+    Raises:
+        ConfigError: It has no job.
+    """
+    streams = workflow.streams(record, ("out", "err"), None)
+    if record.job is None:
+        raise ConfigError(
+            f"Run {record.run_id} was never answered with a job id.", "See `rvstate ps`."
+        )
+    printer = Printer(merge=workflow.merge(record))
+    return _show(account, record, streams, printer, follow=follow, tail=tail)
+
+
+def _show(
+    account: Session,
+    record: RunRecord,
+    streams: tuple[str, ...],
+    printer: Printer,
+    *,
+    follow: bool,
+    tail: int | None,
+) -> int:
     if follow:
         return workflow.exit_status(follow_to_end(account, record, streams, printer, tail))
     offsets: dict[str, int] = {}

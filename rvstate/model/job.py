@@ -95,6 +95,48 @@ class Element:
 
 
 @dataclass(frozen=True, slots=True)
+class StageStep:
+    """What makes a job a stage of a pipeline.
+
+    Args:
+        name: The stage.
+        data: The pipeline's directory, where relative paths of inputs and outputs begin.
+        key: What decides whether it is to run again, a word and its value each.
+        links: Names at the snapshot's top that lead to the same names in `data`.
+        after: The stages that it follows.
+        inputs: What it reads and is no code.
+        outputs: What it makes.
+        variables: Its own variables, which go over the user's.
+    """
+
+    name: str
+    data: RemotePath
+    key: tuple[tuple[str, str], ...] = ()
+    links: tuple[str, ...] = ()
+    after: tuple[str, ...] = ()
+    inputs: tuple[str, ...] = ()
+    outputs: tuple[str, ...] = ()
+    variables: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """The pipeline that a run is a stage of.
+
+    Args:
+        pipeline: The pipeline's id.
+        name: The pipeline's name.
+        stage: Which stage the run is.
+        plan: Every stage in order: its name, its run's id or empty, and why it runs or does not.
+    """
+
+    pipeline: str
+    name: str
+    stage: str
+    plan: tuple[tuple[str, str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class JobSpec:
     """Everything that a batch script is rendered from.
 
@@ -130,6 +172,7 @@ class JobSpec:
             a single job, whose options say it all.
         chain: Its segments; None for one.
         dvc: What its experiment needs; None where DVC does not run.
+        stage: What makes it a stage of a pipeline; None for a run of its own.
     """
 
     run_id: str
@@ -160,6 +203,7 @@ class JobSpec:
     array: Array | None = None
     chain: Chain | None = None
     dvc: Experiment | None = None
+    stage: StageStep | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,6 +240,7 @@ class RunRecord:
         chain: Its segments; None for one.
         segment: Which of them is the last that has begun.
         spent: Seconds of those that have ended.
+        part: The pipeline that it is a stage of, or None.
     """
 
     run_id: str
@@ -227,6 +272,7 @@ class RunRecord:
     chain: Chain | None = None
     segment: int = 0
     spent: int = 0
+    part: Part | None = None
 
     @property
     def is_over(self) -> bool:

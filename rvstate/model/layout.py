@@ -183,6 +183,11 @@ class Workspace:
         return self.snapshots / f"{name.replace(':', '_')}-{run_id}"
 
     @property
+    def data(self) -> RemotePath:
+        """What the stages of its pipeline read and make, `RV_PIPELINE_DIR`."""
+        return self.root / "data"
+
+    @property
     def manifest(self) -> RemotePath:
         """What `code` holds, written last by every transfer."""
         return self.root / "manifest"

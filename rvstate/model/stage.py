@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import posixpath
 import re
+import shlex
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 # A stage's name is one of a job, a directory, and an end of `A..B`.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*(?:\.[A-Za-z0-9_-]+)*")
 _LONGEST = 60
+# What a shell would do something with.
+_SHELL = re.compile(r"[;&|<>$`(){}*?!~#\n\\]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +50,7 @@ class Stage:
 
     Args:
         name: Its name, unique in the pipeline.
-        command: The words of its command; one word with blanks is a line of shell.
+        command: The words of its command; a single word with blanks is a line of shell.
         resources: What it asks of the scheduler.
         after: Names of stages that it follows; those whose outputs it reads it follows anyway.
         inputs: Paths that it reads, from the project's root on, or absolute on the cluster.
@@ -292,12 +295,23 @@ def _check_outputs(stages: tuple[Stage, ...]) -> None:
 
 
 def _words(command: str | tuple[str, ...], name: str, where: str) -> tuple[str, ...]:
-    words = (command,) if isinstance(command, str) else command
+    words = _split(command) if isinstance(command, str) else command
     if not words or not words[0].strip() or any("\0" in word for word in words):
         raise ConfigError(
             f"stages.{name}.command in {where} names no command.", 'For example "train.py --lr 1".'
         )
     return words
+
+
+def _split(text: str) -> tuple[str, ...]:
+    """The words of one plain command; a line that needs a shell stays one word."""
+    if _SHELL.search(text):
+        return (text,)
+    try:
+        return tuple(shlex.split(text))
+    except ValueError:
+        # bash says what is wrong with its quotes
+        return (text,)
 
 
 def _positive(value: int | None, key: str, where: str) -> int | None:

@@ -32,6 +32,8 @@ rv_begin() {
     rv_container=
     rv_env_file=
     rv_errors=
+    rv_stage_variables=()
+    rv_stage_place=
     rv_terminated=
     rv_warning=
     rv_deliver=rv_to_child
@@ -493,6 +495,7 @@ rv_own_variables() {
         # a PATH of the user's own hides everything but the environment
         if [ "$PATH" != "$path" ] && [ -n "$python" ]; then PATH=$(rv_front "$python"):$PATH; fi
     fi
+    if [ "${#rv_stage_variables[@]}" -gt 0 ]; then export "${rv_stage_variables[@]}"; fi
 }
 
 # rv_front PYTHON: the directory where `python` is found by that name.
@@ -583,6 +586,7 @@ rv_end() {
     rv_copy_kept loud
     rv_note_changes
     if [ -n "$rv_warning" ]; then rv_segment_ends "$1"; fi
+    if [ "$1" -eq 0 ] && [ -n "$rv_stage_place" ] && ! rv_stage_end; then set -- 1; fi
     if { [ "$1" -ne 0 ] || [ -n "$rv_terminated" ]; } && rv_requeued; then
         # this attempt ends, and the run does not
         printf 'rvstate: Slurm has put this job back into its queue and will start it again\n' >&2

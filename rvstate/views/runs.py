@@ -255,15 +255,16 @@ def _shape(prepared: Prepared) -> dict[str, Any]:
 
 def ps_document(records: tuple[RunRecord, ...]) -> str:
     """The document of `rvstate ps --json`."""
-    return json.dumps({"schema": 1, "command": "ps", "runs": [_run(r) for r in records]})
+    return json.dumps({"schema": 1, "command": "ps", "runs": [as_plain(r) for r in records]})
 
 
 def stop_document(records: tuple[RunRecord, ...]) -> str:
     """The document of `rvstate stop --json`."""
-    return json.dumps({"schema": 1, "command": "stop", "ended": [_run(r) for r in records]})
+    return json.dumps({"schema": 1, "command": "stop", "ended": [as_plain(r) for r in records]})
 
 
-def _run(record: RunRecord) -> dict[str, Any]:
+def as_plain(record: RunRecord) -> dict[str, Any]:
+    """A run as the documents tell of it."""
     return {
         "run_id": record.run_id,
         "job_id": record.job,

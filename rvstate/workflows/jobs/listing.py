@@ -6,10 +6,11 @@ import re
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from rvstate import elements, following, holding, process
 from rvstate.errors import ConfigError, RvstateError, UnreachableError
-from rvstate.model.job import Chain, Dependency, RunRecord
+from rvstate.model.job import Chain, Dependency, Part, RunRecord
 from rvstate.model.layout import SYMBOLIC, Layout
 from rvstate.script import Answer, Script
 from rvstate.shell import join
@@ -136,9 +137,9 @@ def is_local(session: Session) -> bool:
     return session.config.site.scheduler == "process"
 
 
-def question(session: Session) -> Script:
-    """What asks for the newest runs on the account."""
-    fixed = (session.scratch, session.home, LAYOUT.runs, str(_RECENT))
+def question(session: Session, newest: int = _RECENT) -> Script:
+    """What asks for the newest runs on the account; `newest` is how many."""
+    fixed = (session.scratch, session.home, LAYOUT.runs, str(newest))
     if is_local(session):
         return Script("jobs", (*fixed, "", ""))
     asked = join(squeue.command(finished=True)) + ' --user="$rv_user"'
@@ -204,7 +205,15 @@ def _base(run_id: str, fact: Facts) -> RunRecord:
         parts=int(receipt.get("parts") or 0),
         untold=fact.untold,
         after=tuple(Dependency(**found) for found in receipt.get("after", ())),
+        part=_part(receipt.get("part")),
     )
+
+
+def _part(told: dict[str, Any] | None) -> Part | None:
+    if not told:
+        return None
+    plan = tuple((name, run, reason) for name, run, reason in told.get("plan", ()))
+    return Part(str(told["pipeline"]), str(told["name"]), str(told["stage"]), plan)
 
 
 def _from_process(run_id: str, fact: Facts, job: process.LocalJob | None) -> RunRecord:

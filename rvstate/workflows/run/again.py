@@ -42,6 +42,7 @@ def resume(session: Session, here: Path, tell: Callable[[str], None]) -> Submitt
             if receipt.get("cluster") == session.label
             and not receipt.get("job_id")
             and not receipt.get("failed")
+            and not receipt.get("part")
         ),
         None,
     )

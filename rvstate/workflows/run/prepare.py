@@ -74,7 +74,7 @@ def prepare(
         asked_for = choices.found[0].options
     else:
         asked_for = request.options(order.request, settings, site)
-    project = _project(session, order.directory)
+    project = project_at(session, order.directory)
     _check_required(project, order.require)
     told: tuple[str, ...] = ()
     if order.dvc is not None:
@@ -93,9 +93,9 @@ def prepare(
     launch = launching(order, project, shape, site)
     read = reader(project)
     package = own_package(read)
-    _check_package(package)
+    check_package(package)
     # the answer travels while the project is read
-    asked, script = _question(session, project, order)
+    asked, script = question(session, project, order)
     running = None
     if look is None:
         script, running = begin(session, script)
@@ -184,7 +184,8 @@ def prepare(
     )
 
 
-def _project(session: Session, directory: Path) -> Project:
+def project_at(session: Session, directory: Path) -> Project:
+    """The project that a directory lies in; what git said of it is remembered."""
     known = session.state.firsts()
     firsts = dict(known)
     project = git.inspect(directory, firsts)
@@ -229,7 +230,12 @@ def _some(names: tuple[str, ...]) -> str:
     return ", ".join(names[:_SHOWN]) + more
 
 
-def _check_package(package: Package | None) -> None:
+def check_package(package: Package | None) -> None:
+    """Refuse a package of which the snapshot would not be all.
+
+    Raises:
+        RefusedError: It is compiled.
+    """
     if package is not None and package.backend:
         raise RefusedError(
             f"The project's own package is compiled by {package.backend}, and a job that imports "
@@ -294,9 +300,16 @@ def wanted(session: Session, layout: Layout) -> DesiredState:
     return DesiredState(tuple(r for r in found.resources if r.kind in KINDS))
 
 
-def _question(
+def question(
     session: Session, project: Project, order: Order
 ) -> tuple[tuple[probe.Question, ...], Script]:
+    """What is asked of the account before a run of the project, and that as a script.
+
+    Args:
+        session: Which account.
+        project: The project.
+        order: What the user asked for.
+    """
     symbolic = Layout(SYMBOLIC)
     activated = environment.place(session, order.environment)
     place = symbolic.workspace(project.name, project.branch_component)

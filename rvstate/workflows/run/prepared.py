@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from rvstate.model.environment.spec import EnvironmentSpec
-from rvstate.model.job import JobSpec
+from rvstate.model.job import JobSpec, Part
 from rvstate.model.layout import Layout, Workspace
 from rvstate.model.observed import ObservedState
 from rvstate.model.plan import Plan
@@ -27,7 +27,8 @@ class Prepared:
 
     Of a run that repeats another one `origin` is the project's root on this machine, where its code
     does not lie at the project's root now; and `copied_from` the snapshot that its own is copied
-    from, where no code is sent; `allocation` is what was chosen, where no type of GPU was named.
+    from, where no code is sent; `allocation` is what was chosen, where no type of GPU was named;
+    `part` is the pipeline that it is a stage of.
     """
 
     run_id: str
@@ -51,6 +52,7 @@ class Prepared:
     origin: str = ""
     copied_from: RemotePath | None = None
     allocation: Allocation | None = None
+    part: Part | None = None
 
 
 @dataclass(frozen=True, slots=True)

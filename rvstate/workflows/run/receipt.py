@@ -10,7 +10,7 @@ from rvstate import elements
 from rvstate.errors import ConfigError
 from rvstate.model.environment.spec import EnvironmentSpec
 from rvstate.model.experiment import Experiment
-from rvstate.model.job import Chain, JobSpec
+from rvstate.model.job import Chain, JobSpec, StageStep
 from rvstate.paths import RemotePath
 from rvstate.slurm.options import SbatchOptions
 from rvstate.workflows.run.prepared import Prepared, log_parts
@@ -69,6 +69,8 @@ def receipt(session: Session, prepared: Prepared, job: str | None) -> dict[str, 
         "chain": asdict(spec.chain) if spec.chain else None,
         "dvc": asdict(spec.dvc) if spec.dvc else None,
         "after": [asdict(d) for d in spec.after],
+        "stage": asdict(spec.stage) if spec.stage else None,
+        "part": asdict(prepared.part) if prepared.part else None,
         # what its script was rendered from, so that it can be made once more
         "spec": told(spec),
         "recipe": _values(environment) if environment is not None else None,
@@ -80,10 +82,11 @@ def receipt(session: Session, prepared: Prepared, job: str | None) -> dict[str, 
 def told(spec: JobSpec) -> dict[str, Any]:
     """A job as `spec_in` reads it.
 
-    Which runs it follows is said by names of runs, in its order; array and segments beside it.
+    Which runs it follows is said by names of runs, in its order; array, segments and stage beside
+    it.
     """
     options = _values(replace(spec.options, dependency=""))
-    told = replace(spec, after=(), array=None, chain=None, dvc=None)
+    told = replace(spec, after=(), array=None, chain=None, dvc=None, stage=None)
     return {**_values(told), "options": options}
 
 
@@ -107,6 +110,7 @@ def spec_in(found: dict[str, Any]) -> JobSpec:
         values["array"] = elements.from_receipt(found.get("array"))
         values["chain"] = Chain(**found["chain"]) if found.get("chain") else None
         values["dvc"] = _experiment(found["dvc"]) if found.get("dvc") else None
+        values["stage"] = _stage(found.get("stage"))
         return JobSpec(**values, options=options)
     except (TypeError, KeyError, AttributeError) as error:
         raise ConfigError(
@@ -121,6 +125,13 @@ def _experiment(said: dict[str, Any]) -> Experiment:
     paths = ("store", "cache", "place")
     values |= {key: RemotePath(values[key]) for key in paths if values.get(key)}
     return Experiment(**values)
+
+
+def _stage(said: dict[str, Any] | None) -> StageStep | None:
+    if not said:
+        return None
+    told = {key: _tuples(value) for key, value in said.items()}
+    return StageStep(**{**told, "data": RemotePath(said["data"])})
 
 
 def environment_in(found: dict[str, Any]) -> EnvironmentSpec | None:

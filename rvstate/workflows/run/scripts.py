@@ -134,14 +134,18 @@ def active_jobs(session: Session, layout: Layout) -> str:
     return join(squeue.command()) + ' --user="$rv_user"'
 
 
+def keep_after(session: Session, prepared: Prepared) -> str:
+    """When a snapshot must have been taken to be kept, as `submit.sh` reads it."""
+    here, skew = int(time.time()), prepared.observed.skew
+    oldest = retention.oldest(session.config.settings.snapshot.keep_days, here, skew)
+    stamp = datetime.datetime.fromtimestamp(oldest, datetime.UTC).strftime("%Y%m%d-%H%M%S")
+    return f"{stamp} {oldest}"
+
+
 def submit_script(session: Session, prepared: Prepared) -> Script:
     """What takes the snapshot and submits the job."""
     words, queue, history = scheduler(session, prepared.layout)
-    settings = session.config.settings
     spec = prepared.spec
-    here, skew = int(time.time()), prepared.observed.skew
-    oldest = retention.oldest(settings.snapshot.keep_days, here, skew)
-    stamp = datetime.datetime.fromtimestamp(oldest, datetime.UTC).strftime("%Y%m%d-%H%M%S")
     return Script(
         "submit",
         (
@@ -152,7 +156,7 @@ def submit_script(session: Session, prepared: Prepared) -> Script:
             "-" if prepared.order.code or spec.snapshot is None else prepared.tree.state,
             "" if prepared.order.code else spec.snapshot or "",
             "link" if spec.read_only else "copy",
-            f"{stamp} {oldest}",
+            keep_after(session, prepared),
             spec.run_directory,
             printf_b(prepared.text.encode("utf-8", "surrogateescape")),
             printf_b(json.dumps(receipt(session, prepared, None)).encode()),
@@ -182,6 +186,16 @@ def _run_files(session: Session, prepared: Prepared) -> bytes:
             lists["writable"] = names
     if prepared.spec.dvc is not None and prepared.spec.dvc.deleted:
         lists["deleted"] = tuple(f"./{path}" for path in prepared.spec.dvc.deleted)
+    files = run_texts(session, prepared)
+    if not files and not lists:
+        return b""
+    from rvstate import archive
+
+    return archive.bundle(files, lists)
+
+
+def run_texts(session: Session, prepared: Prepared) -> dict[str, str]:
+    """The texts that are kept with a run, by their names below its directory."""
     files = {f"package/{path}": text for path, text in prepared.package}
     if _parts(prepared.spec) and (words := token.words(prepared.spec.options.comment)):
         files["comment"] = words
@@ -189,11 +203,7 @@ def _run_files(session: Session, prepared: Prepared) -> bytes:
         files["choices"] = "".join(f"{join(words)}\n" for words in prepared.spec.choices)
     if prepared.spec.announce:
         files |= _notify_files(session, prepared)
-    if not files and not lists:
-        return b""
-    from rvstate import archive
-
-    return archive.bundle(files, lists)
+    return files
 
 
 def _notify_files(session: Session, prepared: Prepared) -> dict[str, str]:

@@ -47,12 +47,12 @@ def submit(
     session.state.keep_receipt(prepared.run_id, begun)
     steps: list[str] = []
 
-    def told(step: str) -> None:
+    def note(step: str) -> None:
         steps.append(step)
         tell(step)
 
     try:
-        job, new, said = _twice(session, prepared, told, repeated)
+        job, new, said = _twice(session, prepared, note, repeated)
     except KeyboardInterrupt:
         from rvstate.infra.runs import SUBMITTING
 
@@ -75,7 +75,7 @@ def submit(
     if prepared.known is not prepared.tree:
         session.state.keep_tree(tree_key(session, prepared.workspace), prepared.tree)
     session.state.keep_receipt(prepared.run_id, receipt(session, prepared, job))
-    return Submitted(prepared, job, new, session.transport.commands, _told(said, prepared))
+    return Submitted(prepared, job, new, session.transport.commands, told(said, prepared))
 
 
 def _offered(session: Session, prepared: Prepared, error: RvstateError) -> RvstateError:
@@ -200,7 +200,7 @@ def push_only(session: Session, prepared: Prepared, tell: Callable[[str], None])
             "Another rvstate keeps changing this workspace.", "Wait for it, then try again."
         )
     session.state.keep_tree(tree_key(session, prepared.workspace), prepared.tree)
-    return _told(said, prepared)
+    return told(said, prepared)
 
 
 def tested(session: Session, prepared: Prepared) -> str:
@@ -229,7 +229,8 @@ def tested(session: Session, prepared: Prepared) -> str:
     return said
 
 
-def _told(said: tuple[str, ...], prepared: Prepared) -> tuple[str, ...]:
+def told(said: tuple[str, ...], prepared: Prepared) -> tuple[str, ...]:
+    """What the user should know of what the scripts said."""
     found = []
     for line in said:
         word, _, value = line.partition(" ")

@@ -1,0 +1,1 @@
+"""A project's stages as one pipeline: planned, submitted, listed."""

@@ -1,0 +1,57 @@
+"""The pipeline that a project declares, with what the command line says over it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from typing import Any
+
+from rvstate.errors import ConfigError
+from rvstate.model.project import Project
+from rvstate.model.runtime_env import stage_env
+from rvstate.model.stage import Pipeline, declared, pipeline
+from rvstate.paths import component
+from rvstate.workflows.session import Session
+
+
+def declared_pipeline(
+    session: Session,
+    project: Project,
+    read: Callable[[str], str | None],
+    environments: Iterable[str] = (),
+) -> Pipeline:
+    """The project's pipeline.
+
+    Args:
+        session: Whose settings count.
+        project: The project.
+        read: The text of a file below its root; None where there is none.
+        environments: What `--stage-env` says, which goes over the declaration.
+
+    Raises:
+        ConfigError: There are no stages, or something about them is wrong.
+    """
+    tables: dict[str, Any] = {}
+    for layer in session.config.stages:
+        tables |= layer.table
+    if not tables:
+        raise ConfigError(
+            f"The project {project.name} declares no stages.",
+            "Write [stages.NAME] in its rvstate.toml, or [tool.rvstate.stages.NAME] in "
+            "pyproject.toml, with a command each.",
+        )
+    where = " and ".join(layer.name for layer in session.config.stages)
+    said = session.config.settings.pipeline
+    found = pipeline(
+        component(said.name or project.name), declared(tables, where, read), said.backend
+    )
+    given = dict(stage_env(text, read) for text in environments)
+    for name in given:
+        found.stage(name)
+    stages = tuple(
+        replace(stage, runtime_env=stage.runtime_env.replaced_by(given.get(stage.name)))
+        if stage.runtime_env is not None
+        else replace(stage, runtime_env=given.get(stage.name))
+        for stage in found.stages
+    )
+    return replace(found, stages=stages)

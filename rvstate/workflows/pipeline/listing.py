@@ -1,0 +1,151 @@
+"""Pipelines that were submitted, as the scheduler and their runs' own records know them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from rvstate.errors import ConfigError
+from rvstate.model.job import Part, RunRecord
+from rvstate.slurm.states import FINISHED, JobState
+from rvstate.workflows import jobs
+from rvstate.workflows.jobs.live import UNKNOWN_END
+from rvstate.workflows.pace import Pace
+from rvstate.workflows.session import Session
+
+# Runs that are looked through: a pipeline has one for each stage.
+_RECENT = 200
+_POLL = 0.5  # seconds between two looks at the clock
+
+
+@dataclass(frozen=True, slots=True)
+class StageState:
+    """A stage of a pipeline that was submitted.
+
+    Args:
+        name: The stage.
+        record: Its run; None where it did not run.
+        reason: Why it runs or does not, as it was planned.
+    """
+
+    name: str
+    record: RunRecord | None
+    reason: str
+
+    @property
+    def word(self) -> str:
+        """Its state, for people: that of its job, or that it was skipped."""
+        return self.record.state.value if self.record is not None else "SKIPPED"
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """One run of a pipeline.
+
+    Args:
+        part: What all of its stages say of it.
+        stages: Its stages, in order.
+    """
+
+    part: Part
+    stages: tuple[StageState, ...]
+
+    @property
+    def records(self) -> tuple[RunRecord, ...]:
+        """The runs of its stages."""
+        return tuple(stage.record for stage in self.stages if stage.record is not None)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing more will come of it."""
+        return all(record.is_over for record in self.records)
+
+    @property
+    def succeeded(self) -> bool:
+        """Whether every stage that ran did."""
+        return all(record.state is JobState.COMPLETED for record in self.records)
+
+
+def pipelines(session: Session) -> tuple[Listed, ...]:
+    """The newest pipelines on the account, newest first; one remote command."""
+    answer = session.transport.run(jobs.question(session, _RECENT))
+    found: dict[str, list[RunRecord]] = {}
+    for record in jobs.read_runs(session, answer):
+        if record.part is not None:
+            found.setdefault(record.part.pipeline, []).append(record)
+    return tuple(_listed(found[name]) for name in sorted(found, reverse=True))
+
+
+def _listed(records: list[RunRecord]) -> Listed:
+    part = records[0].part
+    assert part is not None
+    by_run = {record.run_id: record for record in records}
+    stages = (StageState(name, by_run.get(run), why) for name, run, why in part.plan)
+    return Listed(part, tuple(stages))
+
+
+def find(found: tuple[Listed, ...], wanted: str | None) -> Listed:
+    """The one pipeline that `wanted` names: an id, or a name (its newest); None is the newest.
+
+    Raises:
+        ConfigError: None is named so.
+    """
+    for one in found:
+        if wanted is None or wanted in (one.part.pipeline, one.part.name):
+            return one
+    if wanted is None:
+        raise ConfigError(
+            "No pipeline was submitted on this account yet.", "Start one: `rvstate pipeline run`."
+        )
+    known = ", ".join(f"{one.part.pipeline} ({one.part.name})" for one in found[:5])
+    raise ConfigError(
+        f"No pipeline is called {wanted!r}.", f"The newest are: {known}." if known else "None is."
+    )
+
+
+def newest_of(found: tuple[Listed, ...], stage: str) -> RunRecord:
+    """The newest run of a stage, in whichever run of the newest pipeline's name that was.
+
+    Raises:
+        ConfigError: There is no such stage, or it never ran.
+    """
+    newest = find(found, None)
+    for one in found:
+        if one.part.name == newest.part.name:
+            record = next((s.record for s in one.stages if s.name == stage and s.record), None)
+            if record is not None:
+                return record
+    names = tuple(state.name for state in newest.stages)
+    if stage in names:
+        raise ConfigError(
+            f"No run of stage {stage} is known any more.", "`rvstate pipeline ps` lists what is."
+        )
+    from rvstate.model.stage import unknown_stage
+
+    raise unknown_stage(stage, names)
+
+
+def await_end(session: Session, pipeline_id: str, tell: Callable[[str], None]) -> Listed:
+    """Wait until every stage of a pipeline has ended.
+
+    Args:
+        session: Which account.
+        pipeline_id: Which.
+        tell: Told how far it is, in a few words.
+    """
+    pace = Pace()
+    unknown = 0
+    while True:
+        if pace.due(time.monotonic()):
+            listed = find(pipelines(session), pipeline_id)
+            if listed.is_over:
+                return listed
+            states = [record.state for record in listed.records]
+            # a job that just left the queue may not be in accounting yet
+            unknown = unknown + 1 if JobState.UNKNOWN in states else 0
+            if unknown > UNKNOWN_END:
+                return listed
+            done = sum(state in FINISHED for state in states)
+            tell(f"{done} of {len(states)} stages have ended")
+        time.sleep(_POLL)

@@ -48,6 +48,8 @@ FLOORS: tuple[frozenset[str], ...] = (
             "schedule",
             "rayplan",
             "staging",
+            "suggesting",
+            "rdvc",
         }
     ),
     frozenset(
@@ -87,6 +89,7 @@ ASIDE = {
     "history": {"git"},
     "elements": {"sweep"},
     "request": {"shape"},
+    "rdvc": {"command"},
     "launch": {"launchcheck", "launcher", "shape"},
     "launchcheck": {"launcher", "shape"},
     "allocator": {"pricing", "request"},

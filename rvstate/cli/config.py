@@ -9,8 +9,8 @@ import click
 
 from rvstate import config as config_door
 from rvstate import schema
-from rvstate.cli.common import account_options, json_option, project_root
-from rvstate.errors import EXIT_DONE
+from rvstate.cli.common import account_options, agree, json_option, may_ask, project_root
+from rvstate.errors import EXIT_DONE, ConfigError
 from rvstate.model.settings import SECRET_KEYS
 from rvstate.views import account as view
 from rvstate.views import machine
@@ -88,6 +88,51 @@ def unset(key: str, cluster: str | None, as_json: bool) -> int:
     """Remove TABLE.KEY from the config file."""
     changed = config_door.set_keys({key: None}, cluster=cluster)
     return _changed("config unset", key, changed, as_json)
+
+
+@config.command("import-rdvc")
+@click.option("--dry-run", is_flag=True, help="Show what it comes to; write nothing.")
+@click.option("-y", "--yes", is_flag=True, help="Write without asking.")
+@json_option
+def import_rdvc(dry_run: bool, yes: bool, as_json: bool) -> int:
+    """Take over the settings of rDVC: yours, and those of the project that you stand in.
+
+    Its files are only read. What you have configured already stays, and what has no counterpart is
+    listed.
+    """
+    from rvstate.workflows import import_rdvc as workflow
+
+    here = Path.cwd()
+    found = workflow.imports(here, project_root(here))
+    if not as_json:
+        for one in found:
+            click.echo(f"{one.source} → {one.target}")
+            view.show_changes(one.changes)
+            view.show_left("Without a counterpart:", one.left)
+    pending = any(one.changes for one in found)
+    if pending and not dry_run and not yes:
+        if as_json or not may_ask():
+            raise ConfigError(
+                "Nobody is here to be asked, so nothing was written.",
+                "Add -y, or --dry-run to look.",
+            )
+        agree("Write this?", "Nothing was written.", "--dry-run only shows it.", default=True)
+    for one in found if pending and not dry_run else ():
+        one.keep(one.values)
+    if as_json:
+        files = [
+            {
+                "source": str(one.source),
+                "target": str(one.target),
+                "set": {key: value for key, value, _ in one.changes},
+                "left": dict(one.left),
+            }
+            for one in found
+        ]
+        click.echo(machine.document("config import-rdvc", files=files, written=not dry_run))
+    elif not pending:
+        click.echo("Nothing to take over: all of it is so already.")
+    return EXIT_DONE
 
 
 def _changed(command: str, key: str, changed: tuple[str, ...], as_json: bool) -> int:

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from rvstate import config
 from rvstate.cli.common import Progress, agree, json_option, may_ask
 from rvstate.errors import EXIT_DONE, ConfigError
+from rvstate.model.settings import Preset
 from rvstate.transport import LOCAL
 from rvstate.views import account as view
 from rvstate.views import machine
 from rvstate.workflows import init as workflow
 from rvstate.workflows.init import Looked, Written
 
+# What each part asks about, beside the cluster's.
+_USER = ("email", "notify_url", "job_name")
+_PROJECT = ("preset", "wckey", "job_name")
+
 
 @click.command()
+@click.argument("part", required=False, type=click.Choice(("user", "cluster", "project")))
 @click.option("--host", metavar="ALIAS", help="ssh alias or address of the login node, or @local.")
 @click.option(
     "--hostname", metavar="ADDRESS", help="Its address, where ssh does not know the alias."
@@ -36,11 +43,20 @@ from rvstate.workflows.init import Looked, Written
     default=None,
     help="Make the alias known to ssh, in one marked block of its configuration.",
 )
+@click.option(
+    "--presets/--no-presets",
+    default=None,
+    help="Keep presets that fit what the cluster reports; without either, you are asked.",
+)
+@click.option("--preset", metavar="NAME", help="Of the project: the preset that each run has.")
+@click.option("--wckey", metavar="KEY", help="Of the project: the key that accounting counts.")
+@click.option("--job-name", metavar="TEMPLATE", help="As {name}:{project}:{branch}.")
 @click.option("--cluster", metavar="NAME", help="Write to [clusters.NAME], for a second cluster.")
 @click.option("--default", "is_default", is_flag=True, help="With --cluster: the one to use.")
 @click.option("-y", "--yes", is_flag=True, help="Write without asking.")
 @json_option
 def init(
+    part: str | None,
     host: str | None,
     hostname: str | None,
     user: str | None,
@@ -52,6 +68,10 @@ def init(
     email: str | None,
     notify_url: str | None,
     ssh_block: bool | None,
+    presets: bool | None,
+    preset: str | None,
+    wckey: str | None,
+    job_name: str | None,
     cluster: str | None,
     is_default: bool,
     yes: bool,
@@ -61,6 +81,9 @@ def init(
 
     Asks for what no option says, tries the connection, looks around, and writes the config file;
     nothing is written before. What is configured already stays: run it again at any time.
+
+    `init cluster`, which is what no word means, is about the account; `init user` about you, and
+    `init project` about the project that you stand in. Those two connect to nothing.
     """
     given = {
         "connection.host": host,
@@ -72,8 +95,26 @@ def init(
         "shared.hf_cache": hf_cache,
         "notifications.email": email,
         "notifications.url": notify_url,
+        "defaults.job_name": job_name,
     }
     ask = may_ask() and not as_json and not yes
+    mine = {"email": email, "notify_url": notify_url, "job_name": job_name}
+    theirs = {"preset": preset, "wckey": wckey, "job_name": job_name}
+    if part in ("user", "project"):
+        _check_part(click.get_current_context(), part)
+        from rvstate.cli import init_parts
+
+        return (
+            init_parts.user(mine, ask, as_json)
+            if part == "user"
+            else init_parts.project(theirs, ask, as_json)
+        )
+    for name in ("preset", "wckey"):
+        if theirs[name] is not None:
+            raise ConfigError(
+                f"--{name} says something of a project.",
+                f"rvstate init project --{name} {theirs[name]}",
+            )
     values: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
     if email or notify_url:
         values["notifications.enabled"] = True
@@ -91,7 +132,10 @@ def init(
         view.show_found(looked)
     values = workflow.complete(looked)
     _defaults(values, before, looked, ask)
-    if ask and _changes(values, before):
+    values |= _presets(workflow.offered(session, looked), presets, ask)
+    changes = config.differences(values, config.raw(cluster))
+    if ask and changes:
+        view.show_changes(changes)
         agree(
             f"Write this to {config.config_path()}?",
             "Nothing was written.",
@@ -103,8 +147,37 @@ def init(
     )
     if cluster and is_default:
         config.set_keys({}, more={"default_cluster": cluster})
-    _report(written, values, looked, as_json, cluster)
+    _report(written, () if ask else changes, looked, as_json, cluster)
     return EXIT_DONE
+
+
+def _check_part(context: click.Context, part: str) -> None:
+    """Refuse an option that says something of another part.
+
+    Raises:
+        ConfigError: There is one.
+    """
+    own = {"user": _USER, "project": _PROJECT}[part]
+    for parameter in context.command.params:
+        name = parameter.name or ""
+        given = context.get_parameter_source(name) is ParameterSource.COMMANDLINE
+        if given and name not in (*own, "part", "yes", "as_json"):
+            raise ConfigError(
+                f"{parameter.opts[0]} is no option of `rvstate init {part}`.",
+                f"It has --{', --'.join(own).replace('_', '-')}, --yes and --json.",
+            )
+
+
+def _presets(offered: Mapping[str, Preset], wanted: bool | None, ask: bool) -> dict[str, Any]:
+    """The settings of the presets that the user takes: all of them, or none."""
+    if not offered or wanted is False or (wanted is None and not ask):
+        return {}
+    if wanted is None:
+        view.show_presets(offered)
+        question = "Keep these as presets, for `rvstate run --preset NAME`?"
+        if not click.confirm(question, default=True, err=True):
+            return {}
+    return workflow.preset_keys(offered)
 
 
 def _flat(table: Mapping[str, Any]) -> dict[str, Any]:
@@ -115,10 +188,6 @@ def _flat(table: Mapping[str, Any]) -> dict[str, Any]:
         if isinstance(keys, dict) and name != "clusters"
         for key, value in keys.items()
     }
-
-
-def _changes(values: Mapping[str, Any], before: Mapping[str, Any]) -> bool:
-    return any(before.get(key) != value for key, value in values.items())
 
 
 def _connection(values: dict[str, Any], before: Mapping[str, Any], ask: bool) -> None:
@@ -196,7 +265,7 @@ def _defaults(values: dict[str, Any], before: Mapping[str, Any], looked: Looked,
 
 def _report(
     written: Written,
-    values: Mapping[str, Any],
+    changes: Iterable[tuple[str, Any, Any]],
     looked: Looked,
     as_json: bool,
     cluster: str | None,
@@ -206,7 +275,8 @@ def _report(
     if looked.site == "generic":
         steps.insert(0, f"rvstate site draft NAME --write{which}     # describe this cluster")
     if not as_json:
-        view.show_written(written, values, steps)
+        view.show_changes(changes)
+        view.show_written(written, steps)
         return
     found = looked.found
     click.echo(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from rvstate import schema
@@ -73,23 +74,52 @@ def set_keys(
     wanted = _wanted(values, cluster, more)
     with _edit_lock():
         path = config_path()
-        before = read_text(path) or ""
-        table = parse(str(path), before)
-        changed = {k: v for k, v in wanted.items() if _get(table, k) != _plain(v)}
+        after, changed = change(path, read_text(path) or "", wanted)
         if not changed:
             return ()
-        after = _edited(before, changed)
-        for place, value in changed.items():
-            _put(table, place, _plain(value))
-        if without_empty(parse(str(path), after)) != without_empty(table):
-            raise ConfigError(
-                f"{path} is written in a way that cannot be edited safely.",
-                f"Set {', '.join('.'.join(k) for k in changed)} there by hand.",
-            )
         lay(path, [(str(path), after)], {}, cluster, {})
         private_home()
         write(path, after)
     return tuple(".".join(key) for key in changed)
+
+
+def change(
+    path: Path, before: str, wanted: Mapping[tuple[str, ...], Any]
+) -> tuple[str, tuple[tuple[str, ...], ...]]:
+    """A file's text with keys set, and those whose value changed.
+
+    Args:
+        path: The file, for messages.
+        before: Its text.
+        wanted: Path of tables and key, to value; None removes the key.
+
+    Raises:
+        ConfigError: It is no TOML, or written in a way that cannot be edited safely.
+    """
+    table = parse(str(path), before)
+    changed = {k: v for k, v in wanted.items() if _get(table, k) != _plain(v)}
+    if not changed:
+        return before, ()
+    after = _edited(before, changed)
+    for where, value in changed.items():
+        _put(table, where, _plain(value))
+    if without_empty(parse(str(path), after)) != without_empty(table):
+        raise ConfigError(
+            f"{path} is written in a way that cannot be edited safely.",
+            f"Set {', '.join('.'.join(k) for k in changed)} there by hand.",
+        )
+    return after, tuple(changed)
+
+
+def differences(values: Mapping[str, Any], table: Table) -> tuple[tuple[str, Any, Any], ...]:
+    """Keys whose value would change: the key, what it is set to, and what it was (or None).
+
+    Args:
+        values: "table.key" to value.
+        table: What there is, as `raw` reads it.
+    """
+    rows = ((key, value, _get(table, place(key))) for key, value in values.items())
+    return tuple(row for row in rows if row[2] != _plain(row[1]))
 
 
 def preview(values: Mapping[str, Any], *, cluster: str | None = None) -> Config:

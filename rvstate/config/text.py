@@ -24,6 +24,11 @@ def read_text(path: Path) -> str | None:
         raise ConfigError(f"{path} cannot be read: {error}.", "Mend or move the file.") from error
 
 
+def read_toml(path: Path) -> Table:
+    """A file of another program's settings; empty where there is none."""
+    return parse(str(path), read_text(path))
+
+
 def parse(name: str, text: str | None) -> Table:
     """TOML as a table; `name` is for the message about what is no TOML."""
     if text is None:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import click
 
-from rvstate import envfile
+from rvstate import envfile, suggesting
 from rvstate.config import Config, Explained
-from rvstate.model.settings import SECRET_KEYS
+from rvstate.model.settings import SECRET_KEYS, Preset
 from rvstate.workflows.discover import Discovery
 from rvstate.workflows.doctor import FAIL, OK, WARN, Check
 from rvstate.workflows.init import Looked, Written
@@ -67,6 +68,8 @@ def toml_value(value: Any) -> str:
     """A value as it stands in the config file."""
     if isinstance(value, bool):
         return str(value).lower()
+    if isinstance(value, dict):
+        return f"{{ {', '.join(f'{key} = {toml_value(part)}' for key, part in value.items())} }}"
     if isinstance(value, (list, tuple)):
         return f"[{', '.join(toml_value(part) for part in value)}]"
     if isinstance(value, str):
@@ -102,16 +105,54 @@ def _shell(found: Discovery) -> str:
     return found.shell.rsplit("/", 1)[-1] or "a shell that it did not name"
 
 
-def show_written(written: Written, values: Mapping[str, Any], next_steps: Iterable[str]) -> None:
-    """What was written where, and what to type next."""
-    for key in written.changed:
-        name = ".".join(key.split(".")[-2:])
+def show_changes(changes: Iterable[tuple[str, Any, Any]]) -> None:
+    """Keys that are set, one a line: the key, its value, and the one that it had."""
+    for key, value, before in _presets_whole(changes):
         # as `rvstate config` shows them: a terminal's history is no place for a secret
-        secret = tuple(name.split(".")) in SECRET_KEYS
-        shown = "(not shown)" if secret else toml_value(values.get(name))
-        click.echo(f" {click.style('set', fg='green')} {key} = {shown}")
+        secret = tuple(key.split(".")) in SECRET_KEYS
+        shown = "(not shown)" if secret else toml_value(value)
+        was = "" if before is None else f"  (was {'not shown' if secret else toml_value(before)})"
+        click.echo(f" {click.style('set', fg='green')} {key} = {shown}{was}")
+
+
+def _presets_whole(changes: Iterable[tuple[str, Any, Any]]) -> Iterator[tuple[str, Any, Any]]:
+    """The same changes, those of a new preset in one."""
+    whole: dict[str, dict[str, Any]] = {}
+    for key, value, before in changes:
+        table, _, last = key.rpartition(".")
+        if before is None and table.startswith("presets."):
+            whole.setdefault(table, {})[last] = value
+        else:
+            yield key, value, before
+    for table, values in whole.items():
+        yield _heading(table), values, None
+
+
+def show_presets(offered: Mapping[str, Preset]) -> None:
+    """Presets that fit what the cluster reports, one a line."""
+    click.echo("Presets that fit this cluster:")
+    width = max(map(len, offered), default=0)
+    for name, preset in offered.items():
+        click.echo(f"  {name:<{width}}  {suggesting.in_words(preset)}")
+
+
+def show_left(title: str, left: Iterable[tuple[str, str]]) -> None:
+    """What of another program's settings has no counterpart, and why."""
+    for number, (key, why) in enumerate(left):
+        if number == 0:
+            click.echo(title)
+        click.echo(f"  {key}: {why}")
+
+
+def nothing_changed(path: Path) -> str:
+    """That a file of settings needed no change."""
+    return f"{path} says all of this already; nothing was changed."
+
+
+def show_written(written: Written, next_steps: Iterable[str]) -> None:
+    """What was written where, and what to type next."""
     if not written.changed:
-        click.echo(f"{written.path} says all of this already; nothing was changed.")
+        click.echo(nothing_changed(written.path))
     else:
         click.echo(f"Written: {written.path}")
     if written.ssh_config:

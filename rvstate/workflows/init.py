@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from rvstate import config as config_door
-from rvstate import sshconfig
+from rvstate import sshconfig, suggesting
 from rvstate.errors import ConfigError
+from rvstate.model.settings import Preset
 from rvstate.state import State
 from rvstate.transport import LOCAL, Ssh
 from rvstate.workflows import discover, session
@@ -177,6 +178,31 @@ def write(
     if planned is not None:
         config_door.write(*planned)
     return Written(config_door.config_path(), changed, planned[0] if planned else None)
+
+
+def offered(account: Session, looked: Looked) -> dict[str, Preset]:
+    """Presets that fit what the cluster reports, without those whose names are taken.
+
+    Args:
+        account: From `open_account`.
+        looked: What was found.
+    """
+    found = looked.found
+    site = config_door.load_site(looked.site)
+    known = {*account.config.settings.presets, *(site.presets or {})}
+    presets = suggesting.suggested(found.partitions, found.nodes, site)
+    return {name: preset for name, preset in presets.items() if name not in known}
+
+
+def preset_keys(presets: Mapping[str, Preset]) -> dict[str, Any]:
+    """Presets as settings: "presets.NAME.key" to value, without what says nothing."""
+    usual = Preset()
+    return {
+        f"presets.{name}.{field.name}": value
+        for name, preset in presets.items()
+        for field in fields(preset)
+        if (value := getattr(preset, field.name)) != getattr(usual, field.name)
+    }
 
 
 def new_token() -> str:

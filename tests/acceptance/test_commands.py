@@ -66,8 +66,11 @@ def test_init_finds_what_the_account_has(rvstate: Rvstate, cluster: Any, tmp_pat
         },
         "defaults": {"account": "mygroup"},
     }
+    rvstate("init", "--presets")
+    presets = tomllib.loads(path.read_text())["presets"]
+    assert presets["a6000"] == {"gpus": 1, "gpu_type": "a6000", "mem": "31G", "cpus": 6}
     before = path.read_bytes()
-    again = json.loads(rvstate("init", "--json").stdout)
+    again = json.loads(rvstate("init", "--presets", "--json").stdout)
     assert again["changed"] == []
     assert path.read_bytes() == before
 

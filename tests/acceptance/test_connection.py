@@ -470,6 +470,7 @@ def test_the_wizard_asks_logs_in_and_writes_once(laptop: Laptop) -> None:
         b"user name there": b"\n",
         b"Passcode": b"123456\n",
         b"Allocation that pays": b"othergroup\n",
+        b"Keep these as presets": b"y\n",
         b"Write this to": b"y\n",
     }
     status, seen = _in_terminal(laptop, options, answers)
@@ -493,6 +494,7 @@ def test_the_wizard_can_be_left(laptop: Laptop) -> None:
     answers = {
         b"user name there": b"\n",
         b"Allocation that pays": b"\n",
+        b"Keep these as presets": b"n\n",
         b"Write this to": b"n\n",
     }
     status, seen = _in_terminal(laptop, options, answers)

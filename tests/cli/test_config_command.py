@@ -93,3 +93,41 @@ def test_a_broken_file_is_one_sentence_in_every_form(rvstate: Rvstate, rv_home: 
     error = json.loads(rvstate("config", "--json").stdout)["error"]
     assert error["exit_code"] == 64
     assert error["remedy"]
+
+
+def test_rdvcs_settings_are_taken_over_once(
+    rvstate: Rvstate, rv_home: Path, tmp_path: Path
+) -> None:
+    """Shown, then written where each belongs; its own files are only read, and ours stay."""
+    project = tmp_path / "project"
+    (project / ".rdvc").mkdir(parents=True)
+    (project / "sub").mkdir()
+    subprocess.run(["git", "init", "-q", str(project)], check=True)
+    theirs = '[run]\nwckey = "thesis"\ninstance = "g5.xlarge"\nodd = 1\n'
+    (project / ".rdvc" / "config.toml").write_text(theirs)
+    mine = tmp_path / "home" / ".config" / "rdvc" / "config.toml"
+    mine.parent.mkdir(parents=True)
+    mine.write_text('[cluster]\nhost = "slurm"\nusername = "me"\n[run]\nmail-user = "me@x.org"\n')
+    rvstate("config", "set", "connection.host", "other")
+    words = ("config", "import-rdvc")
+    assert rvstate(*words, cwd=project / "sub").returncode == 64
+    shown = rvstate(*words, "--dry-run", cwd=project / "sub").stdout
+    assert ' set connection.user = "me"' in shown
+    assert "connection.host: " in shown.partition("Without a counterpart")[2]
+    assert "run.odd: rvstate has no such setting" in shown
+    assert not (project / "rvstate.toml").exists()
+    done = rvstate(*words, "-y", cwd=project / "sub")
+    assert done.returncode == 0, done.stderr
+    settings = rvstate("config", "--explain", cwd=project).stdout
+    for line in ('host = "other"', 'user = "me"', 'preset = "g5.xlarge"', '[presets."g5.xlarge"]'):
+        assert line in settings
+    assert 'email = "me@x.org"' in (rv_home / "config.toml").read_text()
+    assert "Nothing to take over" in rvstate(*words, "-y", cwd=project / "sub").stdout
+    assert (project / ".rdvc" / "config.toml").read_text() == theirs
+
+
+def test_nothing_of_rdvcs_to_be_taken_over(rvstate: Rvstate, tmp_path: Path) -> None:
+    """Where there are no such files, it says where they would be."""
+    done = rvstate("config", "import-rdvc", cwd=tmp_path)
+    assert done.returncode == 64
+    assert ".rdvc/config.toml" in done.stderr

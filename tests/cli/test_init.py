@@ -8,6 +8,8 @@ import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 Rvstate = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
@@ -127,3 +129,66 @@ def test_events_do_not_travel_in_the_clear(rvstate: Rvstate, rv_home: Path) -> N
         assert done.returncode == 64, url
         assert "https" in done.stderr
     assert not (rv_home / "config.toml").exists()
+
+
+def test_the_users_part_connects_to_nothing(rvstate: Rvstate, rv_home: Path) -> None:
+    """Whom to mail, with comments and foreign keys kept; the second time nothing changes."""
+    rv_home.mkdir(mode=0o700)
+    (rv_home / "config.toml").write_text("# mine\n[connection]\nhost = 'far.invalid' # away\n")
+    words = ("init", "user", "--email", "me@example.org", "--job-name", "{name}:{project}")
+    done = rvstate(*words)
+    assert done.returncode == 0, done.stderr
+    assert ' set notifications.email = "me@example.org"' in done.stdout
+    text = (rv_home / "config.toml").read_text()
+    assert text.startswith("# mine\n[connection]\nhost = 'far.invalid' # away\n")
+    assert tomllib.loads(text)["notifications"] == {"email": "me@example.org", "enabled": True}
+    assert "nothing was changed" in rvstate(*words).stdout
+    assert (rv_home / "config.toml").read_text() == text
+    changed = rvstate("init", "user", "--email", "you@example.org").stdout
+    assert '(was "me@example.org")' in changed
+
+
+@pytest.mark.parametrize("name", ["rvstate.toml", "pyproject.toml"])
+def test_the_projects_part_writes_where_its_settings_are(
+    rvstate: Rvstate, tmp_path: Path, name: str
+) -> None:
+    """In the file that has them already; all else of it stays byte for byte."""
+    project = tmp_path / "project"
+    project.mkdir()
+    top = "tool.rvstate." if name == "pyproject.toml" else ""
+    before = f"# ours\n[{top}defaults]\ntime = '1h'  # short\n\n[{top}presets.big]\ncpus = 8\n" + (
+        "\n[tool.other]\nx = [1,\n  2]\n" if top else ""
+    )
+    (project / "pyproject.toml").write_text("[tool.other]\n")
+    (project / name).write_text(before)
+    (project / name).chmod(0o644)
+    words = ("init", "project", "--preset", "big", "--wckey", "k", "--json")
+    done = rvstate(*words, cwd=project)
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    assert (document["part"], document["config"]) == ("project", str(project / name))
+    assert document["changed"] == ["defaults.preset", "defaults.wckey"]
+    text = (project / name).read_text()
+    assert all(line in text.splitlines() for line in before.splitlines())
+    shown = rvstate("config", "--explain", cwd=project).stdout
+    assert f'wckey = "k"  # {project / name}' in shown
+    assert (project / name).stat().st_mode & 0o777 == 0o644
+    assert json.loads(rvstate(*words, cwd=project).stdout)["changed"] == []
+    assert (project / name).read_text() == text
+
+
+def test_a_part_takes_its_own_options_only(rvstate: Rvstate, tmp_path: Path) -> None:
+    """What says something of another part is refused, and an unknown preset named."""
+    project = tmp_path / "project"
+    project.mkdir()
+    (project / "rvstate.toml").write_text("[presets.big]\ncpus = 8\n")
+    for words, said in (
+        (("project", "--host", "x"), "--host is no option"),
+        (("user", "--presets"), "--presets is no option"),
+        (("cluster", "--wckey", "x"), "rvstate init project --wckey x"),
+        (("project", "--preset", "bgi"), "Known: big"),
+    ):
+        done = rvstate("init", *words, cwd=project)
+        assert done.returncode == 64, words
+        assert said in done.stderr
+    assert (project / "rvstate.toml").read_text() == "[presets.big]\ncpus = 8\n"

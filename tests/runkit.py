@@ -171,6 +171,10 @@ def push(
     return Script("push", args, payload)
 
 
+# What a run does not come out of.
+OVER = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "OUT_OF_MEMORY", "BOOT_FAIL", "DEADLINE")
+
+
 def until(what: Callable[[], object], seconds: float = 60) -> None:
     """Wait until a call gives something true; an AssertionError after so many seconds."""
     end = time.monotonic() + seconds
@@ -240,10 +244,12 @@ class Laptop:
         return next((str(run["state"]) for run in runs if run["run_id"] == run_id), "ABSENT")
 
     def await_state(self, run_id: str, *states: str) -> str:
-        """Wait until a run is in one of these states."""
+        """Wait until a run is in one of these states; say what it left behind if it never is."""
         end = time.monotonic() + 120
         while (state := self.state(run_id)) not in states:
-            assert time.monotonic() < end, (run_id, state)
+            if state in OVER or time.monotonic() > end:
+                logs = [self.run("logs", *kind, run_id, status=None) for kind in ((), ("--err",))]
+                raise AssertionError((run_id, state, *((x.stdout, x.stderr) for x in logs)))
             time.sleep(0.3)
         return state
 

@@ -164,14 +164,14 @@ remove_one() {
         snapshot)
             root=${place%/snapshots/*}
             [ "$root" != "$place" ] || exit 1
-            rv_lock "$root/lock" 20 || exit 1
+            hold "$root/lock"
             needed "$place"
             gone=$root/snapshots/.gone-${place##*/}
             rm -f "$root/snapshots/.${place##*/}.manifest" && mv "$place" "$gone" && remove_tree "$gone"
             ;;
         generation | branch)
             branch=${place%/*}
-            rv_lock "$branch/lock" 20 || exit 1
+            hold "$branch/lock"
             unused "$3" || kept "a run has begun to use it"
             if pointed; then
                 [ "$1" = branch ] || kept "its branch uses it again"
@@ -195,7 +195,7 @@ remove_one() {
             ;;
         log) rm -f "$place" ;;
         workspace)
-            rv_lock "$place/lock" 20 || exit 1
+            hold "$place/lock"
             for snapshot in "$place"/snapshots/*-????????-??????-????????; do
                 if [ -d "$snapshot" ]; then needed "$snapshot"; fi
             done
@@ -211,6 +211,12 @@ remove_one() {
             ;;
         *) rv_fail "prune: unknown kind $1" || exit 1 ;;
     esac
+}
+
+# hold LOCK: take it, and end well where another one of us has removed $place meanwhile.
+hold() {
+    rv_lock "$1" 20 || { [ -e "$place" ] && exit 1; }
+    [ -e "$place" ] || exit 0
 }
 
 # unused COUNT: whether no more receipts name the generation than when it was decided.

@@ -450,6 +450,8 @@ prune() {
         id=${old#"$id"-}
         stamp=${id%-*}
         case ${id##*-} in *[!0-9a-f]*) continue ;; esac
+        # the queue was asked before this run was submitted, and its snapshot may be another run's
+        case ${old##*/} in "${snapshot##*/}" | *-"${run##*/}") continue ;; esac
         # as numbers, for POSIX test compares no text
         [ "${stamp%-*}${stamp#*-}" -le "${oldest%-*}${oldest#*-}" ] 2>/dev/null || continue
         submitted=0

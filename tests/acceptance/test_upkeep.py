@@ -12,7 +12,7 @@ import pytest
 from rvstate.workflows import prune
 from rvstate.workflows.session import open_session
 from tests import envkit
-from tests.runkit import Laptop, repository
+from tests.runkit import Laptop, repository, until
 
 pytestmark = pytest.mark.cluster
 
@@ -31,8 +31,10 @@ def place(cluster: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tu
     )
     app = repository(root / "work/app", {"train.py": "print('one')\n", "data/x": "1\n"})
     done = laptop.submit("train.py", cwd=app)
-    waits = laptop.submit("sleep", "600", cwd=app)
+    waits = laptop.submit("echo begun && sleep 600", cwd=app)
     laptop.await_state(done["run_id"], "COMPLETED")
+    # it has read what a test takes away
+    until(lambda: laptop.run("logs", waits["run_id"], status=None).stdout == "begun\n")
     laptop.env |= {"RVSTATE_SNAPSHOT_KEEP_DAYS": "0", "RVSTATE_RETENTION_RUNS": "0"}
     yield laptop, {"app": app, "done": done, "waits": waits}
     cluster.reset()

@@ -118,6 +118,21 @@ def test_a_copy_whose_environment_is_gone_goes_unless_its_branch_still_names_it(
     assert [p.name for p in place.new.parent.iterdir()] == [".d2.kept"]
 
 
+@pytest.mark.parametrize("kind", ["snapshot", "generation"])
+def test_what_another_prune_removes_meanwhile_is_done(
+    place: Place, tmp_path: Path, kind: str
+) -> None:
+    """Both had decided on it; the second waits for the first, and finds nothing to do."""
+    thing = {"snapshot": place.snapshot, "generation": place.old}[kind]
+    lock = {"snapshot": place.space, "generation": place.old.parent}[kind] / "lock"
+    os.symlink("elsewhere boot 1 1", lock)
+    first = f"#!/bin/sh\nrm -rf '{thing}' '{lock}'\nexec /bin/sleep \"$@\"\n"
+    write(tmp_path / "fake", {"sleep": first})
+    (tmp_path / "fake/sleep").chmod(0o755)
+    removed = place.remove(kind, str(thing), "1", path=str(tmp_path / "fake"))
+    assert (removed.lines, removed.status) == (["done 0 "], 0)
+
+
 def test_without_the_scheduler_nothing_goes(place: Place) -> None:
     """Nobody can tell what is needed then."""
     ran = place.remove("snapshot", str(place.snapshot), "0", queue="echo down >&2; false")

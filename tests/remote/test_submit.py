@@ -372,6 +372,12 @@ def test_a_snapshot_from_a_laptop_whose_clock_was_behind_stays(place: Place) -> 
     assert (place.snapshot(old).exists(), place.snapshot(told).exists()) == (False, True)
 
 
+def test_a_run_keeps_its_own_snapshot_however_short_the_others_are_kept(place: Place) -> None:
+    """Days to keep may be none, and a laptop's clock ahead; its job is not in the queue yet."""
+    place.submit(keep_after="20991205-000000 4099248000")
+    assert place.snapshot().is_dir()
+
+
 def test_an_environment_that_was_removed_meanwhile_is_said(place: Place, tmp_path: Path) -> None:
     """Nothing is submitted; when it is there again the same run is."""
     generation = tmp_path / "envs/d1"

@@ -175,11 +175,19 @@ def push(
 OVER = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "OUT_OF_MEMORY", "BOOT_FAIL", "DEADLINE")
 
 
-def until(what: Callable[[], object], seconds: float = 60) -> None:
-    """Wait until a call gives something true; an AssertionError after so many seconds."""
+def until(
+    what: Callable[[], object], seconds: float = 60, witness: Callable[[], object] | None = None
+) -> None:
+    """Wait until a call gives something true; an AssertionError after so many seconds.
+
+    Args:
+        what: The call.
+        seconds: How long.
+        witness: Asked what there is instead, when the time is over.
+    """
     end = time.monotonic() + seconds
     while not what():
-        assert time.monotonic() < end, "it never came true"
+        assert time.monotonic() < end, ("it never came true", witness() if witness else None)
         time.sleep(0.3)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -90,15 +89,23 @@ def log(cluster: Any, found: dict[str, Any], kind: str = "log") -> list[str]:
     return str(cluster.exec("cat", found[kind], check=False).stdout).splitlines()
 
 
-def begun(cluster: Any, found: dict[str, Any], count: int) -> Callable[[], bool]:
-    """Whether so many segments have begun."""
-    return lambda: sum(x.startswith("from ") for x in log(cluster, found)) >= count
+def begun(cluster: Any, found: dict[str, Any], count: int) -> None:
+    """Wait until so many segments have begun."""
+
+    def witness() -> object:
+        job = cluster.exec("scontrol", "show", "job", found.get("job_id", ""), check=False)
+        said = cluster.exec("tail", "-n", "60", "/var/log/slurm/slurmctld.log").stdout
+        logs = [log(cluster, found, kind) for kind in ("log", "error_log") if kind in found]
+        return logs, job.stdout, said
+
+    until(lambda: sum(x.startswith("from ") for x in log(cluster, found)) >= count, witness=witness)
 
 
-def expire(cluster: Any, *jobs: str) -> None:
+def expire(cluster: Any, *jobs: str, seconds: int = 62) -> None:
     """Have Slurm find that the jobs are near their limit."""
     for job in jobs:
-        cluster.run_as("abc1de", "scontrol", "update", f"jobid={job}", "EndTime=now+62seconds")
+        end = f"EndTime=now+{seconds}seconds"
+        cluster.run_as("abc1de", "scontrol", "update", f"jobid={job}", end)
 
 
 def finish(cluster: Any, name: str) -> None:
@@ -119,11 +126,13 @@ def test_a_run_goes_on_where_it_saved(
     node = {"log": two["log"].replace(".out", ".node1.out")}
     element = {"log": many["log"].replace("*", "1")}
     for each in (one, node, element, line, deaf):
-        until(begun(cluster, each, 1))
+        begun(cluster, each, 1)
     jobs = (one["job_id"], two["job_id"], many["job_id"] + "_1", line["job_id"])
-    expire(cluster, *jobs, deaf["job_id"])
+    # up to half a minute goes before Slurm looks; then it is left alone a while, and ended in time
+    expire(cluster, deaf["job_id"], seconds=112)
+    expire(cluster, *jobs)
     until(lambda: shown(laptop, one)["state"] == "RESUBMITTED")
-    until(begun(cluster, one, 2))
+    begun(cluster, one, 2)
     for name in ("one", "two", "line", "many/0", "many/1"):
         finish(cluster, name)
     out, err = follower.communicate(timeout=100)
@@ -141,26 +150,6 @@ def test_a_run_goes_on_where_it_saved(
     assert [x.split()[2] for x in log(cluster, element) if x != "saved"] == ["1", "2"]
     assert len(log(cluster, {"log": many["log"].replace("*", "0")})) == 1
     assert [x.split()[2] for x in log(cluster, line) if x != "saved"] == ["1", "2"]
-
-
-def test_who_does_not_listen_is_stopped_and_stop_ends_all_of_it(
-    cluster: Any, laptop: Laptop, app: Path, deaf: dict[str, Any]
-) -> None:
-    """In time for the next segment; stopped between two of them nothing of it runs again."""
-    until(begun(cluster, deaf, 2))
-    assert any("is ended now" in x for x in log(cluster, deaf, "error_log"))
-    cluster.run_as("abc1de", "scontrol", "requeue", deaf["job_id"])
-    until(lambda: shown(laptop, deaf)["state"] == "RESUBMITTED")
-    laptop.run("stop", "-y", "deaf")
-    assert shown(laptop, deaf)["state"] == "CANCELLED"
-    # even where somebody puts it back: the run is given up
-    again = laptop.submit(*SEGMENTS, "--name", "marked", "train.py", cwd=app)
-    until(begun(cluster, again, 1))
-    cluster.run_as("abc1de", "touch", f"{RV}/runs/{again['run_id']}/cancelled")
-    cluster.run_as("abc1de", "scontrol", "requeue", again["job_id"])
-    until(lambda: shown(laptop, again)["state"] == "FAILED")
-    assert any("was cancelled" in x for x in log(cluster, again, "error_log"))
-    assert (len(log(cluster, deaf)), len(log(cluster, again))) == (2, 1)
 
 
 def test_a_failure_is_a_failure(
@@ -182,20 +171,20 @@ def test_preemption_and_node_failure_begin_a_segment(
     node = "udc-an25-1"
     where = ("-p", "preempt", "--sbatch", f"nodelist={node}")
     found = laptop.submit(*SEGMENTS, *where, "--name", "pre", "train.py", cwd=app)
-    until(begun(cluster, found, 1))
+    begun(cluster, found, 1)
     crowd_out(cluster, node)
-    until(begun(cluster, found, 2))
+    begun(cluster, found, 2)
     update = ("scontrol", "update", "partitionname=preempt")
     cluster.exec(*update, "PreemptMode=CANCEL")
     try:
         crowd_out(cluster, node)
-        until(begun(cluster, found, 3))
+        begun(cluster, found, 3)
     finally:
         cluster.exec(*update, "PreemptMode=REQUEUE")
     cluster.fault("down", node)
     until(lambda: shown(laptop, found)["state"] == "RESUBMITTED")
     cluster.heal()
-    until(begun(cluster, found, 4))
+    begun(cluster, found, 4)
     finish(cluster, "pre")
     until(lambda: shown(laptop, found)["state"] == "COMPLETED")
     assert shown(laptop, found)["segment"] == 4
@@ -209,10 +198,30 @@ def crowd_out(cluster: Any, node: str) -> None:
 
 def test_a_real_limit(cluster: Any, laptop: Laptop, real: dict[str, Any]) -> None:
     """Slurm's own clock: warned a minute ahead, saved, and begun again."""
-    until(begun(cluster, real, 2))
+    begun(cluster, real, 2)
     finish(cluster, "real")
     until(lambda: shown(laptop, real)["state"] == "COMPLETED")
     assert [x.split()[0] for x in log(cluster, real)][:3] == ["from", "saved", "from"]
     past = cluster.exec("sacct", "-X", "-D", "-n", "-j", real["job_id"], "--format=State").stdout
     *before, last = past.split()
     assert ("REQUEUED" in before, last) == (True, "COMPLETED")
+
+
+def test_who_does_not_listen_is_stopped_and_stop_ends_all_of_it(
+    cluster: Any, laptop: Laptop, app: Path, deaf: dict[str, Any]
+) -> None:
+    """In time for the next segment; stopped between two of them nothing of it runs again."""
+    begun(cluster, deaf, 2)
+    assert any("is ended now" in x for x in log(cluster, deaf, "error_log"))
+    cluster.run_as("abc1de", "scontrol", "requeue", deaf["job_id"])
+    until(lambda: shown(laptop, deaf)["state"] == "RESUBMITTED")
+    laptop.run("stop", "-y", "deaf")
+    assert shown(laptop, deaf)["state"] == "CANCELLED"
+    # even where somebody puts it back: the run is given up
+    again = laptop.submit(*SEGMENTS, "--name", "marked", "train.py", cwd=app)
+    begun(cluster, again, 1)
+    cluster.run_as("abc1de", "touch", f"{RV}/runs/{again['run_id']}/cancelled")
+    cluster.run_as("abc1de", "scontrol", "requeue", again["job_id"])
+    until(lambda: shown(laptop, again)["state"] == "FAILED")
+    assert any("was cancelled" in x for x in log(cluster, again, "error_log"))
+    assert (len(log(cluster, deaf)), len(log(cluster, again))) == (2, 1)

@@ -16,23 +16,27 @@ from tests.runkit import Laptop, repository
 
 pytestmark = pytest.mark.cluster
 
+# a launcher's programs share a log, where print() of two would tear each other's lines
 WHEELS = "/scratch/abc1de/wheels"
-ALL_REDUCE = """import os
+ALL_REDUCE = """import os, sys
 import torch
 import torch.distributed as dist
 
 dist.init_process_group("gloo")
 found = torch.tensor([float(dist.get_rank() + 1)])
 dist.all_reduce(found)
-print("rank", dist.get_rank(), os.environ["LOCAL_RANK"], dist.get_world_size(), found.item())
+said = ("rank", dist.get_rank(), os.environ["LOCAL_RANK"], dist.get_world_size(), found.item())
+sys.stdout.write(" ".join(map(str, said)) + "\\n")
 dist.destroy_process_group()
 """
-REDUCE = """import torch
+REDUCE = """import sys
+import torch
 from accelerate import Accelerator
 
 its = Accelerator(cpu=True)
 found = its.reduce(torch.tensor([float(its.process_index + 1)]), "sum")
-print("rank", its.process_index, its.local_process_index, its.num_processes, found.item())
+said = ("rank", its.process_index, its.local_process_index, its.num_processes, found.item())
+sys.stdout.write(" ".join(map(str, said)) + "\\n")
 its.end_training()
 """
 # 1 + 2 + 3 + 4

@@ -26,12 +26,14 @@ PyMODINIT_FUNC PyInit_needsheader(void) {
 """
 
 
-def wheel(folder: Path, name: str, version: str = "1.0", body: str = "") -> Path:
+def wheel(
+    folder: Path, name: str, version: str = "1.0", body: str = "", needs: tuple[str, ...] = ()
+) -> Path:
     """A pure wheel with one module."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name.replace('-', '_')}-{version}-py3-none-any.whl"
     with zipfile.ZipFile(path, "w") as archive:
-        for member, text in _files(name, version, body).items():
+        for member, text in _files(name, version, body, needs).items():
             archive.writestr(member, text)
     return path
 
@@ -79,11 +81,12 @@ def index(folder: Path) -> Iterator[tuple[str, list[str]]]:
         server.server_close()
 
 
-def _files(name: str, version: str, body: str) -> dict[str, str]:
+def _files(name: str, version: str, body: str, needs: tuple[str, ...] = ()) -> dict[str, str]:
     module, info = name.replace("-", "_"), f"{name.replace('-', '_')}-{version}.dist-info"
     files = {
         f"{module}/__init__.py": f"VERSION = {version!r}\n{body}",
-        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n",
+        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
+        + "".join(f"Requires-Dist: {need}\n" for need in needs),
         f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: t\nRoot-Is-Purelib: true\n"
         "Tag: py3-none-any\n",
     }

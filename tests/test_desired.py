@@ -175,7 +175,7 @@ def test_scripts() -> None:
     assert isinstance(resource, ScriptSet)
     assert resource.path == f"/scratch/u/.rv/lib/{assets.job_scripts_digest()}"
     assert [name for name, _, _ in resource.files] == [
-        *("chain.sh", "environment.sh", "hold.sh", "inside.sh", "into.sh", "job.sh"),
+        *("chain.sh", "dvc.sh", "environment.sh", "hold.sh", "inside.sh", "into.sh", "job.sh"),
         *("launch.sh", "lib.sh", "notify.sh"),
     ]
 

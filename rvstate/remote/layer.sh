@@ -31,7 +31,7 @@ build_layer() {
     done
     mkdir -p "$place/sources"
     if [ -s "$inputs/installed-former" ]; then cp "$inputs/installed-former" "$place/" || return 1; fi
-    as_built && prepare_layer || return 1
+    prepare_layer && as_built || return 1
     if [ -e "$place/whole" ]; then
         printf 'note what the stage adds is installed by its first job, like the environment itself\n'
     else
@@ -102,10 +102,20 @@ as_built() {
             return 1
     fi
     if [ -s "$place/lacking" ]; then
-        gently "$uv" pip install --quiet --no-deps --python "$generation/bin/python" --requirement "$place/lacking" >&2 </dev/null ||
+        install_exactly "$place/lacking" ||
             rv_fail "packages of the environment were changed by hand, and cannot be had as they were" || return 1
     fi
     rm -f "$place/extra" "$place/lacking" "$place/names"
+}
+
+# install_exactly FILE: the NAME==VERSION in it, from where the base's packages come, or from the cache.
+install_exactly() {
+    cat "$place/indexes" "$1" >"$place/sources/.exactly.txt"
+    set -- "$uv" pip install --quiet --no-deps --python "$generation/bin/python" --requirement "$place/sources/.exactly.txt"
+    (cd -- "$place/sources" && { gently "$@" || gently "$@" --offline; }) >&2 </dev/null
+    set -- "$?"
+    rm -f "$place/sources/.exactly.txt"
+    return "$1"
 }
 
 # What is asked for, as files: asked (with the indexes of the base where the stage names none), options,
@@ -293,7 +303,9 @@ respoiled_layer() {
         "$(printf '%s\n' "$spoiled" | paste -s -d ' ' -)"
     # shellcheck disable=SC2086 # names of packages
     clean_cache $spoiled || return 1
-    gently "$uv" pip install --quiet --no-deps --reinstall --python "$generation/bin/python" --requirement "$place/anew" >&2 </dev/null
+    sed 's/==.*//' "$place/anew" >"$place/names"
+    gently "$uv" pip uninstall --quiet --python "$generation/bin/python" --requirement "$place/names" >&2 </dev/null
+    install_exactly "$place/anew"
 }
 
 check_layer() {
@@ -315,7 +327,7 @@ read_only() {
 # What was added to a layer by hand before it was built again; the list of what was built leaves it out.
 put_back_added() {
     [ -s "$inputs/added" ] || return 0
-    gently "$uv" pip install --quiet --no-deps --python "$generation/bin/python" --requirement "$inputs/added" >&2 </dev/null ||
+    install_exactly "$inputs/added" ||
         printf 'note what was added by hand could not be put back: %s\n' "$(paste -s -d ' ' - <"$inputs/added")"
 }
 

@@ -35,7 +35,8 @@ build_layer() {
     if [ -e "$place/whole" ]; then
         printf 'note what the stage adds is installed by its first job, like the environment itself\n'
     else
-        lay || return 1
+        node=
+        use_former && lay || return 1
     fi
     check_layer && list_installed && keep_tools && put_back_added && repath "$generation" "$at" && read_only && stamp
 }
@@ -154,26 +155,32 @@ find_fixed() {
 }
 
 # Install what the stage adds; together with what that would leave in contradiction, where it would.
+# With $node set it is on a compute node, where nothing is left for a job any more.
 lay() {
-    offline=
+    option=${node:+--no-build-isolation}
     mended=
     tries=0
-    use_former
     printf 'installing what the stage adds, by %s\n' "$(recipe installer)" >&2
     while :; do
-        if ! install_lines; then
+        # shellcheck disable=SC2086 # an option or nothing
+        if ! install_lines $option; then
             if mend_cache; then continue; fi
+            if [ -n "$option" ]; then
+                option=
+                continue
+            fi
             if [ -s "$place/versions" ]; then
                 printf 'its former versions cannot be had any more\n' >&2
                 : >"$place/versions"
                 continue
             fi
-            leave_for_job && return 0
+            if [ -z "$node" ] && leave_for_job; then return 0; fi
             why_not_laid
             return 1
         fi
         stays_fixed || return 1
-        ! has_option --no-deps || break
+        # what is left for a job may be what is missing
+        if has_option --no-deps || { [ -z "$node" ] && [ -s "$place/deferred" ]; }; then break; fi
         if agrees; then break; fi
         tries=$((tries + 1))
         if [ "$tries" -gt 3 ] || ! [ -s "$place/against" ]; then
@@ -283,7 +290,6 @@ refuse_move() {
 # Whether no two packages contradict each other; else the names of those that do in $place/against.
 agrees() {
     : >"$place/against"
-    if [ -s "$place/deferred" ]; then return 0; fi
     gently "$uv" pip check --python "$generation/bin/python" >"$place/said" 2>&1 </dev/null && return 0
     # The package `a` requires `b>=2`, but `1` is installed
     # shellcheck disable=SC2016 # uv's own marks
@@ -337,6 +343,6 @@ finish_layer() {
     : >"$place/versions"
     # nothing was there to be fixed when the base was left to the job, too
     if [ "$(recipe build)" = job ]; then distributions "$generation" | find_fixed; fi
-    install_lines --no-build-isolation || install_lines || rv_fail "what the stage adds could not be installed" || return 1
-    stays_fixed >&2 && read_only
+    node=yes
+    lay >&2 && read_only
 }

@@ -98,6 +98,16 @@ def test_a_generation_that_is_used_stays() -> None:
     assert goes(generation("d1"), run(OLD, environment=one), queue=OLD)[0] is False
 
 
+def test_a_layer_goes_by_its_own_use() -> None:
+    """A branch's link never leads to one; runs do, and a job in the queue holds it."""
+    one = f"{ENVS}/layer-k1"
+    assert goes(generation("layer-k1"), generation("d1", "pointed")) == [True, False]
+    assert goes(generation("layer-k1", days=3)) == [False]
+    assert goes(generation("layer-k1"), run(NEW, "exit", environment=one))[0] is False
+    assert goes(generation("layer-k1"), run(OLD, environment=one), queue=OLD)[0] is False
+    assert goes(generation("layer-k1"), run(OLD, environment=f"{ENVS}/d1"), queue=OLD)[0] is True
+
+
 def test_a_run_goes_with_its_logs() -> None:
     """An old one that ended; one whose submission was never answered stays."""
     (verdict,) = decide(run(OLD, "intent", "exit", job="7"))

@@ -82,9 +82,18 @@ points() {
     printf '%s\0' "$@"
 }
 
-# Whether the generation $path is a branch's newest, or a job in the queue has it.
+# Whether the generation $path is a branch's newest or a layer of that, or a job in the queue has it.
 in_use() {
     [ "$asked" = yes ] || return 0
+    case $path in
+        */layer-*)
+            # its second line is `base NAME` (layer.sh)
+            { read -r base && read -r _ base; } <"$path/.rvstate/recipe" 2>/dev/null || base=''
+            case $current$rv_newline in
+                *"$rv_newline${path%/*}/$base$rv_newline"*) return 0 ;;
+            esac
+            ;;
+    esac
     case $current$rv_newline in
         *"$rv_newline$path$rv_newline"*) return 0 ;;
     esac

@@ -61,6 +61,7 @@ def test_only_what_is_needed_is_renewed(account: Account) -> None:
         old(account, ".rv/logs/a.out"),
         old(account, ".rv/envs/p/.generations/main/aa/lib/python3/site-packages/q/x.py"),
         old(account, ".rv/envs/p/.generations/main/cc/x.py"),
+        old(account, ".rv/envs/p/.generations/main/layer-of-aa/x.py"),
         old(account, "rv-workspaces/p/main/code/train.py"),
         old(account, f"rv-workspaces/p/main/snapshots/rv-a-{NEEDED}/train.py"),
         old(account, ".cache/uv/a/b/c/d/e/f/deep"),
@@ -68,11 +69,16 @@ def test_only_what_is_needed_is_renewed(account: Account) -> None:
     ]
     gone = [
         old(account, ".rv/envs/p/.generations/main/bb/x.py"),
+        old(account, ".rv/envs/p/.generations/main/layer-of-bb/x.py"),
         old(account, f"rv-workspaces/p/main/snapshots/rv-a-{GONE}/train.py"),
         old(account, ".cache/other/x"),
         old(account, "data/mine"),
     ]
     (account.rv / "envs/p/main").symlink_to(".generations/main/aa")
+    for name in ("aa", "bb"):
+        recipe = account.rv / f"envs/p/.generations/main/layer-of-{name}/.rvstate/recipe"
+        recipe.parent.mkdir()
+        recipe.write_text(f"digest k\nbase {name}\n")
     (account.rv / "runs" / NEEDED).mkdir(parents=True)
     job = f"rv_environment {account.rv}/envs/p/.generations/main/cc\n"
     (account.rv / "runs" / NEEDED / "job.sh").write_text(job)

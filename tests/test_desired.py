@@ -176,7 +176,7 @@ def test_scripts() -> None:
     assert resource.path == f"/scratch/u/.rv/lib/{assets.job_scripts_digest()}"
     assert [name for name, _, _ in resource.files] == [
         *("chain.sh", "dvc.sh", "environment.sh", "hold.sh", "inside.sh", "into.sh", "job.sh"),
-        *("launch.sh", "lib.sh", "notify.sh"),
+        *("launch.sh", "lib.sh", "notify.sh", "stage.sh"),
     ]
 
 

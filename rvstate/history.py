@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
+import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from rvstate import git
-from rvstate.errors import RefusedError
+from rvstate.errors import ConvergeError, RefusedError
 from rvstate.model.experiment import Repository
 from rvstate.model.project import Project
 from rvstate.script import Spool
@@ -36,8 +38,8 @@ def repository(project: Project, remote: str) -> Repository:
     pushed = False
     if project.commit is not None:
         deleted = deletions(project, project.commit)
-        known = ("for-each-ref", "--count=1", f"--contains={project.commit}")
-        pushed = bool(git.ask(root, *known, f"refs/remotes/{remote}/", quiet=True))
+        words = ("for-each-ref", "--count=1", f"--contains={project.commit}")
+        pushed = bool(git.ask(root, *words, f"refs/remotes/{remote}/", quiet=True))
     return Repository(
         commit=project.commit,
         branch=project.branch,
@@ -93,10 +95,7 @@ def pack(
     Raises:
         RefusedError: Something of it is missing here.
     """
-    known = [
-        one for one in have if git.ask(root, "cat-file", "-t", one, quiet=True).strip() == "commit"
-    ]
-    wanted = "".join(f"{line}\n" for line in (commit, *(f"^{one}" for one in known)))
+    wanted = "".join(f"{line}\n" for line in (commit, *(f"^{one}" for one in known(root, have))))
     words = ("pack-objects", "--revs", "--thin", "--stdout", "-q", "--delta-base-offset")
     file = tempfile.TemporaryFile(prefix="rvstate-")  # noqa: SIM115 - handed on
     done = subprocess.run(
@@ -152,3 +151,83 @@ def _absolute(url: str, top: Path) -> str:
 def _has_dvc(root: Path, top: Path) -> bool:
     above = (root, *root.parents)
     return any((d / ".dvc").is_dir() for d in above if d == top or top in d.parents)
+
+
+def experiments(root: Path) -> dict[str, str]:
+    """DVC's experiments here, reference to commit."""
+    said = git.ask(root, "for-each-ref", "--format=%(refname) %(objectname)", "refs/exps")
+    pairs = (line.split(" ") for line in said.splitlines())
+    return {name: commit for name, commit in pairs if is_experiment(name)}
+
+
+def known(root: Path, commits: Iterable[str]) -> tuple[str, ...]:
+    """Which of the commits are here."""
+    return tuple(
+        one
+        for one in dict.fromkeys(commits)
+        if git.ask(root, "cat-file", "-t", one, quiet=True).strip() == "commit"
+    )
+
+
+def take(root: Path, packed: Path, references: dict[str, str]) -> None:
+    """Put commits into the repository, and then what names them; nothing that is there changes.
+
+    Args:
+        root: Where git is asked.
+        packed: A file of what git packed, perhaps thin.
+        references: Reference to commit; one that is here already keeps its commit.
+
+    Raises:
+        ConvergeError: They did not arrive whole.
+    """
+    with packed.open("rb") as file:
+        words = ["git", "index-pack", "--stdin", "--fix-thin"]
+        env = git.environment()
+        done = subprocess.run(
+            words, cwd=root, env=env, stdin=file, capture_output=True, check=False
+        )
+    if done.returncode != 0:
+        raise ConvergeError("The commits did not arrive whole.", "Run the command again.")
+    for name, commit in references.items():
+        # nothing names what is not all here
+        git.ask(root, "rev-list", "--objects", "--quiet", commit, "--not", "--all")
+        # forty zeros: it must not be there
+        git.ask(root, "update-ref", name, commit, "0" * len(commit))
+
+
+def dvc(root: Path) -> str | None:
+    """The program `dvc` of this machine: the project's own, or else the one on PATH."""
+    own = root / ".venv" / "bin" / "dvc"
+    return str(own) if own.is_file() else shutil.which("dvc")
+
+
+def run_dvc(program: str, root: Path, *words: str) -> tuple[int, str]:
+    """Run DVC in the project; its exit status, and what it said on both outputs."""
+    done = subprocess.run(
+        [program, *words],
+        cwd=root,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        check=False,
+    )
+    return done.returncode, done.stdout.decode("utf-8", "replace")
+
+
+def fetch(root: Path, remote: str, references: Iterable[str]) -> bool:
+    """Fetch these references from the remote, under their own names; whether it had them all."""
+    words = [f"{name}:{name}" for name in references]
+    done = subprocess.run(
+        ["git", "fetch", "--quiet", "--no-tags", remote, *words],
+        cwd=root,
+        env=git.environment() | {"GIT_TERMINAL_PROMPT": "0"},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        check=False,
+    )
+    return done.returncode == 0
+
+
+def is_experiment(name: str) -> bool:
+    """Whether a reference is an experiment of DVC's, and not one of its own marks."""
+    return re.fullmatch(r"refs/exps/[0-9a-f]{2}/[0-9a-f]{38}/\S+", name) is not None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,6 +19,7 @@ from rvstate.cli.common import (
 from rvstate.cli.run import finish, order_of, resource_options, show_notices
 from rvstate.experiment import WORDS
 from rvstate.views import runs as view
+from rvstate.workflows.dvc import pull as pulling
 from rvstate.workflows.dvc.fitting import asked_in
 from rvstate.workflows.run.prepare import prepare
 from rvstate.workflows.run.submit import submit, tested
@@ -129,3 +130,44 @@ def run(
         return 0
     done = submit(account, prepared, tell)
     return finish(account, done, tell, "log" if follow else "", as_json)
+
+
+@dvc.command()
+@click.option("--data/--no-data", default=True, help="Their files, too, and not commits alone.")
+@json_option
+@account_options
+@click.argument("experiments", nargs=-1, metavar="[EXPERIMENT]...")
+def pull(
+    experiments: tuple[str, ...],
+    data: bool,
+    as_json: bool,
+    cluster: str | None,
+    site: str | None,
+    host: str | None,
+) -> int:
+    """Bring experiments home that are not here yet.
+
+    Each is named by its own name or its run's id; without any, all that the cluster has kept of
+    this project. What a job could not push is pushed from the login node first.
+    """
+    here = Path.cwd()
+    account = session(cluster, site, host, project=project_root(here))
+    tell = Progress(quiet=as_json)
+    found = pulling.pull(account, here, experiments, tell, data=data)
+    tell.done()
+    for notice in found.notices:
+        click.echo(f"rvstate: {notice}", err=True)
+    if as_json:
+        click.echo(view.document("dvc pull", **asdict(found)))
+        return 0
+    for what, names in (
+        ("pushed from the login node", found.pushed),
+        ("from the Git remote", found.remote),
+        ("from the cluster", found.cluster),
+        ("here already", found.had),
+    ):
+        if names:
+            click.echo(f"{what}: {', '.join(names)}")
+    if not (found.remote or found.cluster or found.had):
+        click.echo("The cluster has kept no experiments of this project.")
+    return 0

@@ -241,6 +241,7 @@ class RunRecord:
         segment: Which of them is the last that has begun.
         spent: Seconds of those that have ended.
         part: The pipeline that it is a stage of, or None.
+        results: What became of the results of a run of DVC: `pushed`, `kept` or `none`, and words.
     """
 
     run_id: str
@@ -273,6 +274,13 @@ class RunRecord:
     segment: int = 0
     spent: int = 0
     part: Part | None = None
+    results: str = ""
+
+    @property
+    def unpushed(self) -> str:
+        """In words, which results of DVC are only on the cluster; empty where there are none."""
+        word, _, text = self.results.partition(" ")
+        return text if word == "kept" and self.is_over else ""
 
     @property
     def is_over(self) -> bool:

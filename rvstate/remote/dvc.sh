@@ -34,7 +34,7 @@ rv_dvc_author() {
 }
 
 # rv_dvc_places STORE CACHE LINKS NEAR: the account's bare repository, where experiments are kept until
-# they are pushed; DVC's cache, which jobs and projects share; how files get from it into a
+# they are pushed; DVC's cache, .../projects/NAME, whose files all projects share; how files get from it into a
 # workspace, the first way that works; and the directory for workspaces, empty for the node's own.
 rv_dvc_places() {
     rv_dvc_store=$1
@@ -291,7 +291,10 @@ rv_dvc_configure() {
         [ "$at" != "$rv_dvc_root" ] || rv_give_up "there is no .dvc in $PWD or above: run \`dvc init\` and commit it"
         at=${at%/*}
     done
-    mkdir -p "$rv_dvc_cache" || rv_give_up "cannot make DVC's cache $rv_dvc_cache"
+    # files are shared by all projects; the run cache is the project's own, for it is pushed as a whole
+    mkdir -p "${rv_dvc_cache%/*/*}/files" "$rv_dvc_cache" &&
+        { [ -e "$rv_dvc_cache/files" ] || ln -s ../../files "$rv_dvc_cache/files" 2>/dev/null; }
+    [ -d "$rv_dvc_cache/files" ] || rv_give_up "cannot make DVC's cache $rv_dvc_cache"
     printf '%s\n' '[core]' '    analytics = false' '    check_update = false' \
         '[cache]' "    dir = \"$rv_dvc_cache\"" "    type = \"$rv_dvc_links\"" >"$at/.dvc/config.local"
 }
@@ -343,13 +346,14 @@ rv_dvc_experiment() {
 # rv_dvc_results STATUS: save what the experiment came to, then push it; no failure of that changes the
 # job's exit code.  The order matters: whoever is killed half way has lost nothing.
 rv_dvc_results() {
-    local refs names ref what
+    local refs names what
     refs=$(rv_dvc_refs)
     what="the run cache"
+    names=
     if [ -n "$refs" ]; then
         rv_dvc_save "$refs" || rv_dvc_say "the experiments could not be saved in $rv_dvc_store"
         names=$(printf '%s\n' "$refs" | sed 's,^refs/exps/../[^/]*/,,')
-        what="experiment $(printf '%s' "$names" | tr '\n' ' ')"
+        what="experiment $(printf '%s\n' "$names" | paste -s -d ' ' -)"
     fi
     rv_dvc_tell "kept $what is on the cluster and not pushed: the job ended first"
     # a stage that was killed may have left its marks

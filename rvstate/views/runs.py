@@ -128,7 +128,9 @@ def show_runs(records: tuple[RunRecord, ...], *, everything: bool) -> None:
             state_word(r),
             "" if r.elapsed is None else duration.render(r.elapsed),
             f"{r.project} {r.branch or '-'}@{(r.commit or '-')[:7]}{'*' if r.dirty else ''}",
-            "; ".join(filter(None, (elements.counts(r.elements), _segments(r), r.reason))),
+            "; ".join(
+                filter(None, (elements.counts(r.elements), _segments(r), r.reason, r.unpushed))
+            ),
         )
         for r in shown
     ]
@@ -177,7 +179,8 @@ def _table(rows: list[tuple[str, str, str, str, str, str]]) -> None:
 def show_end(record: RunRecord) -> None:
     """How a followed run ended."""
     code = "" if record.exit_code is None else f", exit code {record.exit_code}"
-    why = f"; {record.reason}" if record.reason else ""
+    said = "; ".join(filter(None, (record.reason, record.unpushed)))
+    why = f"; {said}" if said else ""
     click.echo(f"{record.name} ({record.job}): {record.state.value}{code}{why}", err=True)
 
 
@@ -283,6 +286,7 @@ def as_plain(record: RunRecord) -> dict[str, Any]:
         "command": list(record.command),
         **_elements(record),
         **_chain(record),
+        **({"results": record.results} if record.results else {}),
     }
 
 

@@ -82,7 +82,7 @@ def fitted(
     store = layout.repository(project.name)
     clone = asked.mode == "clone"
     url = experiment.public_url(found.url)
-    lead = _lead(settings.warning, spec.options.time)
+    lead = warning(settings.warning, spec.options.time)
     if site.scheduler == "process":
         lead = 0
     modules = session.config.settings.modules
@@ -99,7 +99,9 @@ def fitted(
         name=found.name or layout.account.user,
         email=found.email or f"{layout.account.user}@{layout.account.node or 'localhost'}",
         store=store,
-        cache=_path(settings.cache, layout, "cache") or layout.dvc_cache,
+        cache=(_path(settings.cache, layout, "cache") or layout.dvc_cache)
+        / "projects"
+        / project.name,
         links=experiment.links(settings.links),
         near=_path(settings.workspace, layout, "workspace") or "",
         pull="offline" if offline else "yes" if asked.pull else "no",
@@ -123,7 +125,7 @@ def fitted(
     )
 
 
-def _lead(said: str | None, walltime: int | None) -> int:
+def warning(said: str | None, walltime: int | None) -> int:
     """Seconds ahead of the end at which the job is warned; 0 where nobody knows its end.
 
     Raises:

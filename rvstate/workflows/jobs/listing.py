@@ -204,6 +204,7 @@ def _base(run_id: str, fact: Facts) -> RunRecord:
         command=tuple(receipt.get("command", ())),
         parts=int(receipt.get("parts") or 0),
         untold=fact.untold,
+        results=fact.results,
         after=tuple(Dependency(**found) for found in receipt.get("after", ())),
         part=_part(receipt.get("part")),
     )

@@ -13,7 +13,7 @@ from rvstate.holding import Held
 _RECORDS = frozenset(
     {
         *("job", "exit", "intent", "receipt.json", "notify/due", "hold/state", "ended", "copies"),
-        "chain",
+        *("chain", "dvc"),
     }
 )
 
@@ -35,6 +35,8 @@ class Facts:
     """How many segments have begun, and how many seconds those took that have ended."""
     used_up: bool = False
     """Whether the time of all segments is used up."""
+    results: str = ""
+    """What became of the results of a run of DVC (remote/dvc.sh, rv_dvc_tell)."""
 
 
 def read_facts(text: str) -> dict[str, Facts]:
@@ -67,4 +69,5 @@ def _fact(files: dict[str, str]) -> Facts:
     segments = (int(words[0]), int(words[1])) if "".join(words[:2]).isdigit() else (0, 0)
     used_up = files.get("exit", "").split(" ")[2:] == ["total"]
     job = files.get("job") or None
-    return Facts(job, code, receipt, begun, untold, held, marks, copies, segments, used_up)
+    results = files.get("dvc", "")
+    return Facts(job, code, receipt, begun, untold, held, marks, copies, segments, used_up, results)

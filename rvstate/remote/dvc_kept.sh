@@ -1,0 +1,147 @@
+#!/bin/sh
+# Experiments that jobs left in the account's repository of a project: listed, pushed, or brought.
+#   main list SCRATCH_TEMPLATE HOME STORE RUNS CACHE
+# says where STORE and CACHE are (which, as RUNS, the directory of runs, may be below /{scratch}), each
+# commit and reference, what became of each run's results, and the receipts of those whose results
+# are not pushed.
+#   main push STORE RUN_DIR PROGRAM COMMIT REMOTE URL CACHE VARIABLES
+# pushes the results of one run from this node: PROGRAM is its environment's dvc, CACHE is DVC's.
+# Says `pushed TEXT`.
+#   main commits STORE HAVE WANT    what git packs of the commits WANT that HAVE do not lead to (a line each)
+#   main files STORE CACHE WANT     a tar archive of what DVC's cache has of the commits WANT
+# stream, and say their group first and their status last.
+# shellcheck shell=sh
+# shellcheck disable=SC2154 # rv_* come from lib.sh, which travels in front
+
+main() {
+    verb=$1
+    shift
+    case $verb in
+        list) list "$@" ;;
+        push) push "$@" ;;
+        *)
+            rv_section "group $(ps -o pgid= -p $$ | tr -d ' ')"
+            "$verb" "$@"
+            status=$?
+            # at once behind the last byte, as whoever reads a stream expects it
+            printf '@@rvstate %s status %s\n' "$rv_nonce" "$status"
+            exit "$status"
+            ;;
+    esac
+}
+
+list() {
+    rv_account "$1" "$2"
+    rv_real "$3"
+    store=$rv_path
+    rv_expand "$5"
+    rv_real "$rv_text"
+    rv_section places
+    printf '%s\n%s\n' "$store" "$rv_path"
+    rv_real "$4"
+    cd -- "$rv_path" || return 1
+    rv_section references
+    if [ -d "$store" ]; then
+        git -C "$store" for-each-ref --format='%(objectname) %(refname)' refs/rvstate/exps || return 1
+    fi
+    rv_section states
+    # /dev/null keeps the names in front
+    grep -s '' ./*/dvc ./*/elements/*/dvc /dev/null
+    # shellcheck disable=SC2013 # run ids are ours: digits, letters, dashes
+    for run in $(grep -s -l '^kept ' ./*/dvc ./*/elements/*/dvc); do
+        run=${run#./}
+        rv_section "receipt ${run%/dvc}"
+        cat "${run%%/*}/receipt.json"
+    done
+    return 0
+}
+
+push() {
+    store=$1
+    run=$2
+    program=$3
+    id=${run##*/runs/}
+    id=$(printf '%s' "$id" | sed 's,/elements/,-,')
+    [ -x "$program" ] || rv_fail "there is no $program on this login node" || return 1
+    work=$(mktemp -d "$store.push-XXXXXX") || return 1
+    trap 'rm -rf "$work"' EXIT
+    trap 'exit 1' HUP INT TERM PIPE
+    PATH=${program%/*}:$PATH
+    GIT_TERMINAL_PROMPT=0
+    GIT_SSH_COMMAND=${GIT_SSH_COMMAND:-ssh -o BatchMode=yes -o ForwardAgent=no}
+    GIT_LFS_SKIP_SMUDGE=1
+    DVC_NO_ANALYTICS=1
+    DVC_SITE_CACHE_DIR=$work/site
+    export PATH GIT_TERMINAL_PROMPT GIT_SSH_COMMAND GIT_LFS_SKIP_SMUDGE DVC_NO_ANALYTICS DVC_SITE_CACHE_DIR
+    # shellcheck source=/dev/null # the user's own variables, as a job has them
+    if [ -r "$8" ]; then . "$8"; fi
+    # what is said here is not the answer
+    push_here "$4" "$5" "$6" "$7" </dev/null >&2 || return 1
+    printf 'pushed %s\n' "$what" | rv_store "$run/dvc" 600 && printf 'pushed %s\n' "$what"
+}
+
+# push_here COMMIT REMOTE URL CACHE
+push_here() {
+    [ -n "$3" ] || rv_fail "the project has no Git remote" || return 1
+    if ! git -C "$store" cat-file -e "$1^{commit}" 2>/dev/null; then
+        git -C "$store" fetch --quiet --no-tags -- "$3" '+refs/heads/*:refs/rvstate/remote/*' || return 1
+    fi
+    git clone --quiet --shared --no-checkout -- "$store" "$work/code" 2>/dev/null && cd -- "$work/code" &&
+        git checkout --quiet --detach "$1" || return 1
+    git fetch --quiet origin "refs/rvstate/exps/$id/*:refs/exps/*" && git remote remove origin &&
+        git remote add "$2" "$3" || return 1
+    at=$(find . -name .git -prune -o -type d -name .dvc -print | head -n 1)
+    [ -n "$at" ] || rv_fail "commit $1 has no .dvc" || return 1
+    printf '%s\n' '[core]' '    analytics = false' '[cache]' "    dir = \"$4\"" >"$at/config.local"
+    cd -- "$at/.." || return 1
+    names=$(git for-each-ref --format='%(refname)' refs/exps | sed 's,^refs/exps/../[^/]*/,,')
+    if [ -z "$names" ]; then
+        what="the run cache"
+        dvc push --run-cache
+        return
+    fi
+    what="experiment $(printf '%s\n' "$names" | paste -s -d ' ' -)"
+    option=
+    if [ -z "$(dvc remote list)" ]; then option=--no-cache; fi
+    # names are words of git's, without blanks
+    # shellcheck disable=SC2086
+    dvc exp push $option "$2" $names
+}
+
+commits() {
+    { printf '%s\n' "$3"; printf '%s\n' "$2" | sed -n 's/^./^&/p'; } |
+        git -C "$1" pack-objects --revs --thin --stdout -q --delta-base-offset
+}
+
+files() {
+    cd -- "$2" || return 1
+    for commit in $3; do
+        git -C "$1" ls-tree -r -z --name-only "$commit" | tr '\n\000' '\000\n' | grep -a -E '(^|/)dvc\.lock$|\.dvc$' |
+            while IFS= read -r name; do
+                # a name with a line break in it is left out
+                git -C "$1" show "$commit:$name" 2>/dev/null
+            done
+    done | digests >"$2/.wanted-$$"
+    # directories are lists of files
+    grep '\.dir$' "$2/.wanted-$$" | while IFS= read -r name; do
+        sed 's/[{}]/\n/g' "$(place "$name")" 2>/dev/null
+    done | digests >"$2/.more-$$"
+    cat "$2/.wanted-$$" "$2/.more-$$" | sort -u | while IFS= read -r name; do
+        path=$(place "$name")
+        if [ -f "$path" ]; then printf '%s\n' "$path"; fi
+    done >"$2/.list-$$"
+    tar -chf - -T "$2/.list-$$"
+    status=$?
+    rm -f "$2/.wanted-$$" "$2/.more-$$" "$2/.list-$$"
+    return "$status"
+}
+
+# The digests that DVC's own files name (dvc.lock, *.dvc, and directories in the cache).
+digests() {
+    sed -n 's/.*md5"*: *"*\([0-9a-f]\{32\}\(\.dir\)\{0,1\}\).*/\1/p' | sort -u
+}
+
+place() {
+    rest=${1#??}
+    printf 'files/md5/%s/%s' "${1%"$rest"}" "$rest"
+}

@@ -133,7 +133,8 @@ def _without_stages(text: str) -> str:
         table = tomllib.loads(text)
     except tomllib.TOMLDecodeError:
         return ""
-    table.get("tool", {}).pop("rvstate", None)
+    tools = table.pop("tool", {})
+    table["tool"] = {name: tool for name, tool in tools.items() if name != "rvstate"}
     return _digest(json.dumps(table, sort_keys=True, default=str))
 
 

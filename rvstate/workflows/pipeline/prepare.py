@@ -120,6 +120,11 @@ def prepare_pipeline(session: Session, asked: Wanted, tell: Callable[[str], None
     project = replace(project_at(session, asked.directory), subdirectory="")
     read = reader(project)
     pipeline = declared_pipeline(session, project, read, asked.environments)
+    if pipeline.backend != "slurm":
+        raise RefusedError(
+            f"Stages on {pipeline.backend} are not submitted yet.",
+            'Write backend = "slurm" in [pipeline], or leave it out.',
+        )
     if len(pipeline.stages) > _MOST:
         raise ConfigError(f"There are {len(pipeline.stages)} stages.", f"At most {_MOST} can be.")
     chosen = asked.only or staging.select(pipeline, asked.stages)
@@ -146,6 +151,8 @@ def prepare_pipeline(session: Session, asked: Wanted, tell: Callable[[str], None
     base = environment.choose(declared, about.words, layout, project, workspace, observed)
     laid = _laid(session, pipeline, base)
     looked = _Looked(session, project, scan, layout, workspace, observed, package, base, laid, read)
+    # what is wrong with any stage is said today, not when its turn comes
+    links = {s.name: staging.links(s, scan.tree) for s in pipeline.stages}
     tell("looking at the stages")
     reads = {s.name: staging.data_inputs(s, scan.tree) for s in pipeline.stages}
     known = _known(looked, pipeline, reads)
@@ -162,7 +169,7 @@ def prepare_pipeline(session: Session, asked: Wanted, tell: Callable[[str], None
         _check_active(pipeline, verdicts, known)
     staging.check_inputs(pipeline, verdicts, reads, known, workspace.data)
     pipeline_id = asked.pipeline_id or f"{new_run_id()[:-2]}00"
-    runs = _runs(looked, pipeline, verdicts, keys, reads, pipeline_id)
+    runs = _runs(looked, pipeline, verdicts, keys, reads, links, pipeline_id)
     return Ready(
         pipeline_id=pipeline_id,
         pipeline=pipeline,
@@ -288,6 +295,7 @@ def _runs(
     verdicts: tuple[Verdict, ...],
     keys: dict[str, Key],
     reads: dict[str, tuple[str, ...]],
+    links: dict[str, tuple[str, ...]],
     pipeline_id: str,
 ) -> tuple[Prepared, ...]:
     """The jobs that the stages which run become."""
@@ -300,14 +308,12 @@ def _runs(
     found = []
     for stage in pipeline.stages:
         if stage.name not in ids:
-            # what is wrong with it is said today, not when its turn comes
-            staging.links(stage, looked.scan.tree)
             continue
         step = StageStep(
             name=stage.name,
             data=looked.workspace.data,
             key=keys[stage.name],
-            links=staging.links(stage, looked.scan.tree),
+            links=links[stage.name],
             after=pipeline.needs(stage),
             inputs=reads[stage.name],
             outputs=stage.outputs,

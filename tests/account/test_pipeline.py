@@ -1,0 +1,202 @@
+"""Pipelines on the embedded default: stages as processes of this machine."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.runkit import Laptop, repository, write
+
+TOML = """[stages.make]
+command = "make.py"
+inputs = ["raw/numbers.txt"]
+outputs = ["data/made.json"]
+code = ["make.py"]
+
+[stages.use]
+command = "use.py one 'two three'"
+inputs = ["data/made.json"]
+outputs = ["used.txt"]
+code = ["use.py"]
+runtime_env = { env_vars = { WHAT = "a b" } }
+
+[stages.tell]
+command = "cat used.txt > tell/all.txt && echo $RV_STAGE in $RV_PIPELINE_DIR"
+after = ["use"]
+outputs = ["tell"]
+code = ["tell.py"]
+"""
+FILES = {
+    "rvstate.toml": TOML,
+    "make.py": "import json\n"
+    "json.dump(open('raw/numbers.txt').read(), open('data/made.json', 'w'))\n",
+    # as careful programs do: aside, then renamed
+    "use.py": "import json, os, sys\n"
+    "made = json.load(open('data/made.json'))\n"
+    "open('.used', 'w').write(f\"{made} {sys.argv[1:]} {os.environ['WHAT']}\")\n"
+    "os.replace('.used', 'used.txt')\n",
+    "tell.py": "",
+}
+
+
+class App:
+    """A project with three stages, and the account that it runs in."""
+
+    def __init__(self, root: Path) -> None:
+        self.laptop = Laptop(root / "laptop")
+        self.root = repository(root / "work/app", FILES)
+        scratch = self.laptop.home / "local/scratch"
+        self.data = scratch / "rv-workspaces/app/main/data"
+        self.runs = scratch / ".rv/runs"
+        (self.data / "raw").mkdir(parents=True)
+        (self.data / "tell").mkdir()
+        (self.data / "raw/numbers.txt").write_text("123")
+
+    def run(self, *words: str, status: int = 0) -> dict[str, Any]:
+        """A command of `rvstate pipeline`, as its document."""
+        done = self.laptop.run("pipeline", *words, "--json", cwd=self.root, status=status)
+        found: dict[str, Any] = json.loads(done.stdout)
+        return found
+
+    def plan(self, *words: str) -> dict[str, tuple[str, str]]:
+        """What becomes of each stage, and why."""
+        return {s["name"]: (s["action"], s["reason"]) for s in self.run("plan", *words)["stages"]}
+
+
+def runs(found: dict[str, tuple[str, str]]) -> list[str]:
+    return [name for name, (action, _) in found.items() if action == "run"]
+
+
+def states(found: dict[str, Any]) -> dict[str, str]:
+    return {s["name"]: s["state"] for s in found["stages"] if "state" in s}
+
+
+@pytest.fixture
+def app(tmp_path: Path) -> App:
+    return App(tmp_path)
+
+
+def test_content_decides_what_runs_again(app: App) -> None:
+    """All once, then nothing; a touch changes nothing, an edit and a removal do, with reasons."""
+    first = app.run("run", "--wait")
+    assert states(first) == dict.fromkeys(("make", "use", "tell"), "COMPLETED")
+    assert (app.data / "used.txt").read_text() == "123 ['one', 'two three'] a b"
+    assert (app.data / "tell/all.txt").read_text() == (app.data / "used.txt").read_text()
+    log = app.laptop.run("pipeline", "logs", "tell", cwd=app.root).stdout
+    assert log == f"tell in {app.data}\n"
+    # one snapshot for all of them, which holds no file that a stage made
+    (snapshot,) = (app.data.parent / "snapshots").glob("app-*")
+    assert snapshot.name == f"app-{first['id']}"
+    assert (snapshot / "used.txt").is_symlink()
+    again = app.run("run")
+    assert (again["id"], again["remote_commands"]) == (None, 2)
+    assert {s["action"] for s in again["stages"]} == {"skip"}
+    assert again["stages"][0]["reason"] == f"nothing has changed since run {first['id'][:-2]}01"
+    # a touch
+    for path in (app.data / "data/made.json", app.data / "raw/numbers.txt"):
+        os.utime(path)
+    assert runs(app.plan()) == []
+    # an edit that keeps size and date
+    output, before = app.data / "used.txt", (app.data / "used.txt").stat()
+    output.write_text(output.read_text().replace("1", "2"))
+    os.utime(output, ns=(before.st_atime_ns, before.st_mtime_ns + 1))
+    found = app.plan()
+    assert runs(found) == ["use", "tell"]
+    assert found["use"][1] == "its output used.txt was changed since it was made"
+    # a removal
+    output.unlink()
+    assert app.plan()["use"][1] == "its output used.txt is gone"
+    # code that one stage names, and an input
+    write(app.root, {"tell.py": "# new\n"})
+    assert app.plan()["tell"][1] == "the code has changed"
+    (app.data / "raw/numbers.txt").write_text("456")
+    assert app.plan()["make"][1] == "its input raw/numbers.txt has changed"
+    assert states(app.run("run", "--wait")) == dict.fromkeys(("make", "use", "tell"), "COMPLETED")
+    assert (app.data / "tell/all.txt").read_text().startswith("456")
+    # resources are no reason
+    write(app.root, {"rvstate.toml": TOML + 'resources = { time = "1h" }\n'})
+    assert runs(app.plan()) == []
+    assert runs(app.plan("--stage-env", "use:none")) == ["use", "tell"]
+    assert runs(app.plan("--stage", "make..use", "--force")) == ["make", "use"]
+    rerun = app.run("rerun", "--from", "use", "--wait")
+    assert [s["action"] for s in rerun["stages"]] == ["skip", "run", "run"]
+
+
+def test_a_stage_that_fails_cancels_what_needs_it(app: App) -> None:
+    """And says so; it is not done, and what was done before it is."""
+    write(app.root, {"use.py": "raise SystemExit(3)\n"})
+    found = app.run("run", "--wait", status=1)
+    assert states(found) == {"make": "COMPLETED", "use": "FAILED", "tell": "CANCELLED"}
+    said = {s["name"]: s["reason"] for s in app.run("ps")["stages"]}
+    assert said["use"] == "its command ended with exit code 3"
+    job = found["stages"][1]["job_id"]
+    why = f"it was to follow app-use ({job}) only if that succeeds, and it is FAILED"
+    assert why in said["tell"]
+    assert why in app.laptop.run("pipeline", "ps").stdout
+    assert runs(app.plan()) == ["use", "tell"]
+    # an output that was not made is a failure, too
+    write(app.root, {"use.py": ""})
+    found = app.run("run", "--wait", status=1)
+    assert states(found)["use"] == "FAILED"
+    log = app.laptop.run("pipeline", "logs", "use", cwd=app.root).stderr
+    assert "output used.txt is not in" in log
+
+
+def test_what_was_killed_is_not_done(app: App) -> None:
+    """Stopped while it runs: what it made before counts for nothing, and nothing runs twice."""
+    assert states(app.run("run", "--wait"))["use"] == "COMPLETED"
+    write(app.root, {"use.py": FILES["use.py"] + "import time\ntime.sleep(600)\n"})
+    found = app.run("run")
+    assert [s["action"] for s in found["stages"]] == ["skip", "run", "run"]
+    end = time.monotonic() + 60
+    while (now := {s["name"]: s["state"] for s in app.run("ps")["stages"]})["use"] != "RUNNING":
+        assert time.monotonic() < end, now
+        time.sleep(0.2)
+    refused = app.laptop.run("pipeline", "run", cwd=app.root, status=3)
+    assert "Stage use waits or runs already, as job" in refused.stderr
+    ended = json.loads(
+        app.laptop.run("pipeline", "stop", "-y", "--json", cwd=app.root, status=0).stdout
+    )
+    assert [r["name"] for r in ended["ended"]] == ["app-use", "app-tell"]
+    for run in ended["ended"]:
+        app.laptop.await_state(run["run_id"], "CANCELLED")
+    write(app.root, {"use.py": FILES["use.py"]})
+    found = app.plan()
+    assert found["use"] == ("run", "it has not succeeded since it last began")
+    assert runs(found) == ["use", "tell"]
+
+
+def test_an_answer_that_never_came_is_looked_up(app: App) -> None:
+    """The jobs are found, none is submitted twice; what was not submitted is."""
+    found = app.run("run", "--wait")
+    for stage in found["stages"]:
+        kept = app.laptop.home / "runs" / f"{stage['run_id']}.json"
+        kept.write_text(json.dumps(json.loads(kept.read_text()) | {"job_id": None}))
+    # `run --resume` is about runs of their own
+    assert app.laptop.run("run", "--resume", cwd=app.root, status=64).stderr.count("answered") == 1
+    again = app.run("run", "--resume")
+    assert [s["job_id"] for s in again["stages"]] == [s["job_id"] for s in found["stages"]]
+    assert len(list(app.runs.iterdir())) == 3
+    done = app.laptop.run("pipeline", "run", "--resume", cwd=app.root, status=64)
+    assert "was answered" in done.stderr
+
+
+def test_what_is_wrong_is_said_before_anything_is_submitted(app: App) -> None:
+    """A missing input, an output among the code, a project without stages, a name that is none."""
+    (app.data / "raw/numbers.txt").unlink()
+    done = app.laptop.run("pipeline", "run", cwd=app.root, status=3)
+    assert f"there is nothing at {app.data}/raw/numbers.txt" in done.stderr
+    write(app.root, {"data/keep": ""})
+    done = app.laptop.run("pipeline", "plan", cwd=app.root, status=64)
+    assert "data/keep is sent" in done.stderr
+    done = app.laptop.run("pipeline", "run", "--stage", "mak", cwd=app.root, status=64)
+    assert "Did you mean make?" in done.stderr
+    write(app.root, {"rvstate.toml": ""})
+    done = app.laptop.run("pipeline", "run", cwd=app.root, status=64)
+    assert "declares no stages" in done.stderr
+    assert not app.runs.exists()

@@ -88,6 +88,8 @@ def _run(key: str, value: Any) -> Iterator[tuple[str, Any]]:
         yield "notifications.email", text
     elif key == "mail-type":
         yield "notifications.mail_type", text
+    elif key == "pull" and isinstance(value, bool):
+        yield "dvc.pull", value
     elif key == "time" and (time := _time(text)):
         yield "defaults.time", time
     elif key == "job-name" and _is_name(text):
@@ -104,7 +106,7 @@ def _without(key: str, value: Any) -> str:
     if key == "job-name":
         return f"{value!r} cannot be the name of log files"
     if key == "pull":
-        return "rvstate dvc run has --pull and --no-pull"
+        return "it is neither true nor false"
     return "rvstate has no such setting"
 
 

@@ -20,6 +20,7 @@ PROJECT = """
 wckey = "thesis"
 instance = "g5.12xlarge"
 comment = "x"
+pull = false
 begin = "now+1hour"
 deadline = "2027-01-01"
 job-name = "mine"
@@ -52,7 +53,7 @@ def test_a_projects_file() -> None:
     assert rest == {
         "defaults.preset": "g5.12xlarge", "defaults.wckey": "thesis", "defaults.comment": "x",
         "defaults.begin": "now+1hour", "defaults.deadline": "2027-01-01",
-        "defaults.job_name": "mine",
+        "defaults.job_name": "mine", "dvc.pull": False,
     }  # fmt: skip
 
 
@@ -63,7 +64,7 @@ def test_a_projects_file() -> None:
         ("[run]\ntime = 'long'", "run.time"),
         ("[run]\njob-name = 'a/b'", "run.job-name"),
         ("[run]\njob-name = '{x}'", "run.job-name"),
-        ("[run]\npull = false", "run.pull"),
+        ("[run]\npull = 'no'", "run.pull"),
         ("[run]\nnodes = 2", "run.nodes"),
         ("[queue]\nx = 1", "queue.x"),
         ("[cluster]\nhost = 'x'", "cluster.host"),

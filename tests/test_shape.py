@@ -16,7 +16,19 @@ ROOT = PACKAGE.parent
 # A module may import lower floors, and its own floor only where ALLOWED_ASIDE says so.
 FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"errors", "paths", "shell", "assets", "script", "remote", "stages"}),
-    frozenset({"slurm", "cron", "units", "envfile", "rcblock", "schema", "sitetools", "sshconfig"}),
+    frozenset(
+        {
+            "slurm",
+            "cron",
+            "units",
+            "envfile",
+            "rcblock",
+            "schema",
+            "sitetools",
+            "sshconfig",
+            "dvcconfig",
+        }
+    ),
     frozenset({"model"}),
     frozenset(
         {

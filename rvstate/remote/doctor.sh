@@ -1,13 +1,17 @@
 #!/bin/sh
 # The state of an account's surroundings: places, quota, programs, environments, clock, Slurm.  Only
 # reads.
-#   main SCRATCH_TEMPLATE HOME PROGRAM...
+#   main SCRATCH_TEMPLATE HOME GIT PLACES PROGRAM...
+# PLACES is empty, or for a project with DVC paths, one a line, which may hold {user} and {home}; GIT is
+# then the URL of its Git remote, or empty.
 # shellcheck shell=sh
 # shellcheck disable=SC2154 # rv_* come from lib.sh and environments.sh, which travel in front
 
 main() {
     rv_account "$1" "$2"
-    shift 2
+    git_url=$3
+    places=$4
+    shift 4
     rv_section account
     printf 'user %s\nhome %s\nscratch %s\nshell %s\nnode %s\nclock %s\nzone %s\numask %s\n' \
         "$rv_user" "$rv_home" "$rv_scratch" "${SHELL:-/bin/sh}" "$(uname -n)" \
@@ -33,7 +37,40 @@ main() {
         rv_section accounts
         soon sacctmgr -nP show assoc where user="$rv_user" format=account 2>/dev/null
     fi
+    if [ -n "$places" ]; then data_project; fi
     return 0
+}
+
+# What a job of a project with DVC meets: nobody who answers a question, and no agent.
+data_project() {
+    rv_section agent
+    if [ -S "${SSH_AUTH_SOCK-}" ]; then printf 'there\n'; fi
+    rv_section places
+    printf '%s\n' "$places" | while IFS= read -r template; do
+        path=$(rv_fill "$template")
+        if [ "$path" = "$rv_home" ]; then
+            printf 'home %s\n' "$path"
+        elif [ -w "$path" ]; then
+            printf 'writable %s\n' "$path"
+        elif [ -e "$path" ]; then
+            printf 'there %s\n' "$path"
+        fi
+    done
+    [ -n "$git_url" ] || return 0
+    rv_section git-remote
+    if ! command -v git >/dev/null 2>&1; then
+        printf 'none\n'
+        return 0
+    fi
+    said=$(
+        unset SSH_AUTH_SOCK SSH_ASKPASS GIT_ASKPASS
+        GIT_TERMINAL_PROMPT=0
+        GIT_SSH_COMMAND=${GIT_SSH_COMMAND:-ssh -o BatchMode=yes -o ForwardAgent=no -o ConnectTimeout=10}
+        export GIT_TERMINAL_PROMPT GIT_SSH_COMMAND
+        if command -v timeout >/dev/null 2>&1; then set -- timeout 20; else set --; fi
+        "$@" git ls-remote -- "$git_url" HEAD 2>&1 >/dev/null </dev/null
+    )
+    printf '%s\n%s\n' "$?" "$said"
 }
 
 # place NAME PATH: what it is, and what is free there.

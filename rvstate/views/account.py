@@ -11,8 +11,8 @@ import click
 from rvstate import envfile, suggesting
 from rvstate.config import Config, Explained
 from rvstate.model.settings import SECRET_KEYS, Preset
+from rvstate.workflows.check import FAIL, OK, WARN, Check
 from rvstate.workflows.discover import Discovery
-from rvstate.workflows.doctor import FAIL, OK, WARN, Check
 from rvstate.workflows.init import Looked, Written
 
 _SIGNS = {OK: ("ok  ", "green"), WARN: ("warn", "yellow"), FAIL: ("FAIL", "red")}

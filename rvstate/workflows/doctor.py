@@ -7,7 +7,7 @@ import re
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from pathlib import Path
 
 from rvstate import probe
 from rvstate.errors import RvstateError
@@ -15,11 +15,8 @@ from rvstate.model.site import Purge
 from rvstate.notification import by_webhook
 from rvstate.script import Answer, Script
 from rvstate.transport import Finished, Ssh, ssh_version
+from rvstate.workflows.check import FAIL, OK, WARN, Check
 from rvstate.workflows.session import Session
-
-OK = "ok"
-WARN = "warn"
-FAIL = "fail"
 
 # rsync moves caches and snapshots (remote/caches.sh); the batch script is bash.
 _NEEDED = ("rsync", "bash", "uv")
@@ -47,28 +44,12 @@ _LEAST_HOME = 1 << 30
 _LEAST_INODES = 5000
 
 
-@dataclass(frozen=True, slots=True)
-class Check:
-    """One thing that was looked at.
-
-    Args:
-        name: What it is.
-        status: `ok`, `warn` or `fail`.
-        text: What was found.
-        remedy: What to do; empty where nothing needs doing.
-    """
-
-    name: str
-    status: str
-    text: str
-    remedy: str = ""
-
-
-def examine(session: Session, *, job: bool = False) -> tuple[Check, ...]:
+def examine(session: Session, *, job: bool = False, root: Path | None = None) -> tuple[Check, ...]:
     """Look at this machine, the connection and the account.
 
     Args:
         session: Which account.
+        root: A project with DVC that is looked at, too, or None.
         job: Whether a job of a minute asks a compute node if it shares home and scratch.
 
     Returns:
@@ -77,7 +58,17 @@ def examine(session: Session, *, job: bool = False) -> tuple[Check, ...]:
     checks = list(_this_machine(session))
     reused = session.transport.connected() if isinstance(session.transport, Ssh) else None
     programs = (*_needed(session), *_SLURM, *_OPTIONAL)
-    script = Script("doctor", (session.scratch, session.home, *programs))
+    project = None
+    if root is not None:
+        # loaded only where there is DVC
+        from rvstate.workflows import doctor_dvc
+
+        try:
+            project = doctor_dvc.look(session, root)
+        except RvstateError as error:
+            checks.append(doctor_dvc.trouble(error))
+    url, places = project.asked if project is not None else ("", "")
+    script = Script("doctor", (session.scratch, session.home, url, places, *programs))
     try:
         # the raw output is wanted as well: what stands before our answer is noise
         begun = time.time()
@@ -96,6 +87,8 @@ def examine(session: Session, *, job: bool = False) -> tuple[Check, ...]:
     checks += _slurm(answer, session)
     checks += _clock(answer, now)
     checks.append(_purge(session.config.site.purge))
+    if project is not None:
+        checks += doctor_dvc.checks(session, project, answer)
     checks += _node(session) if job else [_node_not_asked(session)]
     return tuple(checks)
 

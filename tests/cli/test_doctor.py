@@ -17,8 +17,9 @@ from rvstate.script import Answer, Script
 from rvstate.state import State
 from rvstate.transport import Completed, Finished
 from rvstate.workflows import doctor
-from rvstate.workflows.doctor import FAIL, OK, WARN, Check
+from rvstate.workflows.check import FAIL, OK, WARN, Check
 from rvstate.workflows.session import Session
+from tests.runkit import git, repository
 
 Rvstate = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -92,6 +93,7 @@ def _checks(
     changes: dict[str, str | None],
     noise: str = "",
     options: dict[str, Any] | None = None,
+    root: Path | None = None,
 ) -> dict[str, Check]:
     monkeypatch.setenv("RVSTATE_HOME", str(tmp_path / "rv"))
     sections = {**GOOD, **changes}
@@ -100,7 +102,7 @@ def _checks(
     wanted = {"connection": {"host": "hpc", "site": "uva"}, **(options or {})}
     config = config_door.load(options=wanted)
     session = Session(config, Canned(body, noise), State(tmp_path))  # type: ignore[arg-type]
-    return {check.name: check for check in doctor.examine(session)}
+    return {check.name: check for check in doctor.examine(session, root=root)}
 
 
 def test_a_good_account_has_no_warning(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -189,3 +191,110 @@ def test_an_account_that_slurm_does_not_know_is_broken(
     check = _checks(monkeypatch, tmp_path, {}, options=options)["allocation"]
     assert check.status == FAIL
     assert "one, two" in check.remedy
+
+
+S3 = "[core]\nremote = store\n['remote \"store\"']\nurl = s3://bucket/x\n"
+DENIED = "128\ngit@host: Permission denied (publickey).\nfatal: Could not read from remote\n"
+ASKED = {"agent": "", "places": "home /home/u\n", "git-remote": "0\n"}
+
+
+def _project(place: Path, config: str = S3, requirements: str = "dvc[s3]\n") -> Path:
+    """A project with DVC, whose Git remote has a password in its URL."""
+    root = repository(place / "project", {"requirements.txt": requirements, ".dvc/config": config})
+    git(root, "remote", "add", "origin", "https://me:hunter2@git.example.org/x.git")
+    return root
+
+
+def test_a_project_with_dvc_whose_account_has_all_it_needs(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Git remote, data and agent are told; nothing that logs in is shown."""
+    places = {**ASKED, "places": "home /home/u\nwritable /home/u/.aws/credentials\n"}
+    found = _checks(monkeypatch, tmp_path, {**places}, root=_project(tmp_path))
+    for name in ("Git remote origin", "DVC remote store", "ssh agent", "dvc in jobs"):
+        assert found[name].status == OK, found[name]
+    assert "https://git.example.org/x.git" in found["Git remote origin"].text
+    assert "hunter2" not in repr(found)
+
+
+DVC_BAD: tuple[tuple[str, dict[str, str | None], dict[str, str], str, str, str], ...] = (
+    ("Git remote origin", {"git-remote": DENIED}, {}, WARN, "Permission denied", "deploy key"),
+    ("Git remote origin", {"git-remote": "124\n\n"}, {}, WARN, "no answer", "snapshot mode"),
+    ("Git remote origin", {"git-remote": "none\n"}, {}, WARN, "no git", "Ask the site"),
+    (
+        "Git remote origin",
+        {"git-remote": "128\nHost key verification failed.\n"},
+        {},
+        WARN,
+        "Host key",
+        "by hand",
+    ),
+    ("ssh agent", {"agent": "there\n"}, {}, WARN, "none in jobs", "key of its own"),
+    ("DVC remote store", {}, {}, WARN, "~/.aws/credentials", "env set"),
+    ("DVC remote", {}, {"config": "[core]\n"}, WARN, "no default remote", "remote add"),
+    (
+        "DVC remote store",
+        {},
+        {"config": S3.replace("s3://bucket/x", "/far/data")},
+        FAIL,
+        "does not see /far/data",
+        "both machines",
+    ),
+    ("dvc in jobs", {}, {"requirements": "numpy\n"}, WARN, "no requirement", "requirements"),
+    ("dvc in jobs", {}, {"requirements": "dvc>3\n"}, WARN, "dvc[s3]", "Add dvc[s3]"),
+)
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "made", "status", "word", "way"),
+    DVC_BAD,
+    ids=[f"{b[0]}-{b[4]}" for b in DVC_BAD],
+)
+def test_what_a_project_with_dvc_lacks_is_told_with_a_remedy(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    name: str,
+    changes: dict[str, str | None],
+    made: dict[str, str],
+    status: str,
+    word: str,
+    way: str,
+) -> None:
+    """Each thing has its line and its way out."""
+    check = _checks(monkeypatch, tmp_path, {**ASKED, **changes}, root=_project(tmp_path, **made))[
+        name
+    ]
+    assert check.status == status
+    assert word in check.text
+    assert way in check.remedy
+
+
+def test_clone_mode_cannot_do_without_the_remote(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """What would fail in every job is broken, not merely worth knowing."""
+    asked = {**ASKED, "git-remote": DENIED}
+    options = {"dvc": {"mode": "clone"}}
+    found = _checks(monkeypatch, tmp_path, {**asked}, options=options, root=_project(tmp_path))
+    assert found["Git remote origin"].status == FAIL
+
+
+def test_credentials_that_stay_here_are_named_and_not_shown(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """`.dvc/config.local` does not travel; a variable of the account's serves."""
+    root = _project(tmp_path)
+    local = "['remote \"store\"']\nsecret_access_key = hunter2\n"
+    (root / ".dvc" / "config.local").write_text(local)
+    (tmp_path / "env.json").write_text('{"vars": {"AWS_ACCESS_KEY_ID": "AKIA"}}')
+    found = _checks(monkeypatch, tmp_path, {**ASKED}, root=root)
+    assert "secret_access_key" in found["DVC credentials"].text
+    assert found["DVC remote store"].text == "s3, with AWS_ACCESS_KEY_ID"
+    assert "hunter2" not in repr(found)
+
+
+def test_without_dvc_nothing_of_it_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Another project has the checks that it always had."""
+    root = repository(tmp_path / "plain", {"a": "1"})
+    names = set(_checks(monkeypatch, tmp_path, {}, root=root))
+    assert not {name for name in names if "DVC" in name or "Git" in name or "dvc" in name}

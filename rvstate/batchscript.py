@@ -146,7 +146,14 @@ def _common(spec: JobSpec) -> SbatchOptions:
 
 
 def render_after(
-    site: Site, *, account: str, library: RemotePath, run: RemotePath, logs: RemotePath, name: str
+    site: Site,
+    *,
+    account: str,
+    wckey: str,
+    library: RemotePath,
+    run: RemotePath,
+    logs: RemotePath,
+    name: str,
 ) -> str:
     """What runs behind a job, however it ended: the smallest batch script that can tell.
 
@@ -156,6 +163,7 @@ def render_after(
     options = SbatchOptions(
         name="rvstate-notify",
         account=account,
+        wckey=wckey,
         time=_AFTER_TIME,
         ntasks=1,
         cpus_per_task=1,

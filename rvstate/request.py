@@ -237,7 +237,8 @@ def _gpu(request: Request, settings: Settings, site: Site) -> tuple[str, Gpu] | 
     ):
         raise RefusedError(
             "This machine has no scheduler for GPUs, and no GPU was given to the job.",
-            "Leave out -g, -t and --mig, or run it on a cluster: `rvstate init` connects to one.",
+            "Leave out -g, -t and --mig (and a preset of GPUs: --preset none), or run it on a "
+            "cluster: `rvstate init` connects to one.",
         )
     name = "mig" if request.mig else request.gpu_type
     if name is None:

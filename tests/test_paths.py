@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rvstate.errors import ConfigError
+from rvstate.model.layout import Workspace
 from rvstate.paths import RemotePath, component
 
 ODD = st.text("aAb-./_x0 é", max_size=12)
@@ -94,3 +95,11 @@ def test_paths_are_normal() -> None:
 def test_is_below(path: str, above: str, expected: bool) -> None:
     """Below means by components, not by characters."""
     assert RemotePath(path).is_below(above) is expected
+
+
+def test_a_snapshots_path_can_stand_in_a_list_of_paths() -> None:
+    """Lists such as PYTHONPATH are parted by colons, which a job's name may hold."""
+    place = Workspace(RemotePath("/s/w/p/main"), RemotePath("/s/e"))
+    run = "20260102-030405-0a1b2c3d"
+    assert place.snapshot("rv-a:p:main", run) == f"/s/w/p/main/snapshots/rv-a_p_main-{run}"
+    assert place.snapshot("rv-a", run) == f"/s/w/p/main/snapshots/rv-a-{run}"

@@ -117,7 +117,8 @@ def import_rdvc(dry_run: bool, yes: bool, as_json: bool) -> int:
                 "Add -y, or --dry-run to look.",
             )
         agree("Write this?", "Nothing was written.", "--dry-run only shows it.", default=True)
-    for one in found if pending and not dry_run else ():
+    written = [one for one in found if one.changes and not dry_run]
+    for one in written:
         one.keep(one.values)
     if as_json:
         files = [
@@ -129,9 +130,12 @@ def import_rdvc(dry_run: bool, yes: bool, as_json: bool) -> int:
             }
             for one in found
         ]
-        click.echo(machine.document("config import-rdvc", files=files, written=not dry_run))
+        click.echo(machine.document("config import-rdvc", files=files, written=bool(written)))
     elif not pending:
         click.echo("Nothing to take over: all of it is so already.")
+    else:
+        for one in written:
+            click.echo(f"Written: {one.target}")
     return EXIT_DONE
 
 

@@ -179,7 +179,7 @@ def _git(session: Session, project: Project, answer: Answer) -> Check:
         return Check(name, OK, f"the account reaches {project.url} with its own key")
     if status.strip() == "none":
         return Check(name, broken, "there is no git over there", "Ask the site for git.")
-    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    lines = [line.strip().rstrip(".") for line in said.splitlines() if line.strip()]
     why = "; ".join(lines[:2]) or "no answer within 20 seconds"
     remedy = next((way for words, way in _WAYS if re.search(words, why, re.I)), _WAYS[3][1])
     return Check(name, broken, f"the account does not reach {project.url}: {why}", remedy)

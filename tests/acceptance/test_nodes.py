@@ -241,8 +241,9 @@ def test_signals_reach_the_programs_of_all_nodes_once(
 def test_a_gpu_that_fails_at_the_start_is_left_out_once(
     cluster: Any, laptop: Laptop, app: Path
 ) -> None:
-    """The node is named, the same snapshot runs elsewhere, under a token of its own."""
-    done = laptop.run("run", "-f", "-g", "1", "-t", "a100", "gpu.py", cwd=app)
+    """The node is named, the same snapshot runs elsewhere at once, under a token of its own."""
+    said = ("--comment", "seen by me", "--begin", "now")
+    done = laptop.run("run", "-f", "-g", "1", "-t", "a100", *said, "gpu.py", cwd=app)
     assert "udc-an28-1 had an error of a GPU at the start" in done.stderr
     assert done.stdout.splitlines()[-1] == "well on udc-an28-2"
     snapshots = re.findall(r"^  snapshot (\S+)$", done.stdout, re.MULTILINE)
@@ -252,7 +253,13 @@ def test_a_gpu_that_fails_at_the_start_is_left_out_once(
     assert [run["state"] for run in runs] == ["COMPLETED", "FAILED"]
     shown = cluster.exec("scontrol", "show", "job", runs[0]["job_id"]).stdout
     assert "ExcNodeList=udc-an28-1" in shown
-    assert f"Comment=rvstate:{runs[0]['run_id']}" in shown
+    assert f"Comment=rvstate:{runs[0]['run_id']} seen by me" in shown
+    # what the first one waited for has come
+    scripts = [
+        cluster.run_as("abc1de", "cat", f"/scratch/abc1de/.rv/runs/{run['run_id']}/job.sh").stdout
+        for run in runs
+    ]
+    assert ["#SBATCH --begin" in script for script in scripts] == [False, True]
 
 
 def test_a_retry_that_was_cut_off_is_found_and_never_submitted_twice(

@@ -118,6 +118,7 @@ def test_rdvcs_settings_are_taken_over_once(
     assert not (project / "rvstate.toml").exists()
     done = rvstate(*words, "-y", cwd=project / "sub")
     assert done.returncode == 0, done.stderr
+    assert done.stdout.count("Written: ") == 2
     settings = rvstate("config", "--explain", cwd=project).stdout
     for line in ('host = "other"', 'user = "me"', 'preset = "g5.xlarge"', '[presets."g5.xlarge"]'):
         assert line in settings

@@ -116,6 +116,8 @@ def without_nodes(
     options = replace(
         old.spec.options,
         comment=token.comment(run_id, token.words(old.spec.options.comment)),
+        # what it was to wait for has come
+        begin="",
         exclude=",".join(filter(None, (old.spec.options.exclude, *nodes))),
     )
     spec = replace(old.spec, run_id=run_id, run_directory=old.layout.run(run_id), options=options)
@@ -124,7 +126,9 @@ def without_nodes(
         run_id=run_id,
         spec=spec,
         text=batchscript.render(spec),
-        order=replace(old.order, request=replace(old.order.request, exclude=options.exclude)),
+        order=replace(
+            old.order, request=replace(old.order.request, exclude=options.exclude, begin="")
+        ),
         # all of it is there
         plan=Plan(()),
         code_state=old.tree.state,

@@ -221,6 +221,7 @@ def _notify_files(session: Session, prepared: Prepared) -> dict[str, str]:
         files["notify/after.sh"] = batchscript.render_after(
             site,
             account=spec.options.account,
+            wckey=spec.options.wckey,
             library=spec.library,
             run=spec.run_directory,
             logs=prepared.layout.logs,

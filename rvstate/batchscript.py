@@ -47,7 +47,7 @@ def render(spec: JobSpec) -> str:
         + (' "${1:-0}"' if spec.array else ""),
     ]
     if spec.array:
-        parts += _array(spec.array)
+        parts += _array(spec.array, named=spec.dvc is not None)
     if spec.announce:
         parts.append(f"rv_announce {quote(spec.library)}")
     gpus = spec.options.gpus[1] if spec.options.gpus else 1
@@ -104,7 +104,11 @@ def _experiment(spec: JobSpec) -> list[str]:
 
     assert spec.dvc is not None
     words = spec.command[len(experiment.WORDS) :]
-    return [*experiment.steps(spec.dvc, spec.library), f"rv_dvc {_words((spec.dvc.pull, *words))}"]
+    given = _words(words)
+    if spec.array is not None:
+        given = " ".join(sweep.word(word, spec.array) for word in words)
+    last = f"rv_dvc {spec.dvc.pull} {given}".rstrip(" ")
+    return [*experiment.steps(spec.dvc, spec.library), last]
 
 
 def _stage(stage: StageStep, library: RemotePath) -> list[str]:
@@ -122,13 +126,14 @@ def _stage(stage: StageStep, library: RemotePath) -> list[str]:
     return [f". {quote(library / 'stage.sh')} || exit 1", *steps]
 
 
-def _array(array: Array) -> list[str]:
+def _array(array: Array, named: bool) -> list[str]:
+    """The steps of an array; named: checkpoints by parameters, for other sweeps count anew."""
     known = zip(array.sweep, sweep.strides(array), strict=True)
     steps = [
         f"rv_sweep {_words((name, sweep.variable(name), str(stride), *values))}"
         for (name, values), stride in known
     ]
-    return [*steps, f"rv_array {len(array.indices)}"]
+    return [*steps, f"rv_array {len(array.indices)}{' named' if named else ''}"]
 
 
 def _command(spec: JobSpec) -> str:

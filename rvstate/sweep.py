@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from math import prod
@@ -18,6 +19,7 @@ _MOST = 100_000
 _RANGE = re.compile(r"([0-9]{1,9})(?:-([0-9]{1,9})(?::([1-9][0-9]{0,8}))?)?")
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 INDEX = "index"
+_ODD = re.compile(r"[^A-Za-z0-9]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +98,13 @@ def array(
     if not listed and not sweep:
         return None
     given = parse_array(listed) if listed else Given()
+    alike = Counter(variable(name) for name, _ in sweep)
+    for name, _ in sweep:
+        if alike[variable(name)] > 1:
+            raise ConfigError(
+                f"Two parameters of the sweep are {variable(name)} to the job, one of them {name}.",
+                "Sweep over one of them at a time.",
+            )
     size = prod(len(values) for _, values in sweep)
     if sweep and size > _MOST:
         raise ConfigError(f"The sweep has {size} elements.", f"At most {_MOST} are possible.")
@@ -147,7 +156,7 @@ def strides(found: Array) -> tuple[int, ...]:
 
 def variable(name: str) -> str:
     """The variable that has a parameter's value in the job."""
-    return "RV_ARRAY_INDEX" if name == INDEX else f"RV_SWEEP_{name.replace('-', '_').upper()}"
+    return "RV_ARRAY_INDEX" if name == INDEX else f"RV_SWEEP_{_ODD.sub('_', name).upper()}"
 
 
 def command(words: tuple[str, ...], found: Array) -> tuple[str, ...]:

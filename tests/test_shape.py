@@ -43,6 +43,7 @@ FLOORS: tuple[frozenset[str], ...] = (
             "sweep",
             "elements",
             "experiment",
+            "overrides",
             "notification",
             "command",
             "request",

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import click
 
+from rvstate import overrides
 from rvstate.cli.common import (
     Progress,
     account_options,
@@ -17,6 +18,7 @@ from rvstate.cli.common import (
     session,
 )
 from rvstate.cli.run import finish, order_of, resource_options, show_notices
+from rvstate.errors import ConfigError
 from rvstate.experiment import WORDS
 from rvstate.views import runs as view
 from rvstate.workflows.dvc import pull as pulling
@@ -87,6 +89,12 @@ def dvc() -> None:
     default=None,
     help="Ask the Git remote itself if it has the commit.",
 )
+@click.option(
+    "--array",
+    metavar="LIST",
+    help="Which experiments of a sweep, as 0-3, or how many at once, as %2; without one, {index} "
+    "tells them apart.",
+)
 @click.option("--follow", is_flag=True, help="Show the log until the job has ended.")
 @click.option("--dry-run", is_flag=True, help="Show plan and batch script; submit nothing.")
 @json_option
@@ -109,6 +117,7 @@ def run(
     `dvc exp run` as it is: `rvstate dvc run --time 2h -S model.lr=0.1`.
     """
     arguments: tuple[str, ...] = options.pop("arguments")
+    _check_order(arguments)
     here = Path.cwd()
     account = session(cluster, site, host, project=project_root(here))
     if not as_json:
@@ -130,6 +139,23 @@ def run(
         return 0
     done = submit(account, prepared, tell)
     return finish(account, done, tell, "log" if follow else "", as_json)
+
+
+def _check_order(arguments: tuple[str, ...]) -> None:
+    """Refuse an option of rvstate that would go to DVC, which has none of that name.
+
+    Raises:
+        ConfigError: There is one.
+    """
+    known = click.get_current_context().command.params
+    ours = frozenset(name for option in known for name in (*option.opts, *option.secondary_opts))
+    wrong = overrides.misplaced(arguments, ours)
+    if wrong:
+        raise ConfigError(
+            f"{wrong} stands behind DVC's first argument, so it would go to DVC, which has no such "
+            "option.",
+            f"Options of rvstate come first: rvstate dvc run {wrong} … {arguments[0]} …",
+        )
 
 
 @dvc.command()

@@ -395,7 +395,7 @@ rv_dvc_keep() {
 }
 
 rv_dvc_push_experiments() {
-    local options=()
+    local options=() turn status
     if [ -z "$rv_dvc_url" ]; then
         rv_dvc_keep "experiment $*" "the project has no Git remote"
         return 1
@@ -404,7 +404,14 @@ rv_dvc_push_experiments() {
         rv_dvc_say "the project has no DVC remote, so only commits are pushed; the files stay in $rv_dvc_cache"
         options=(--no-cache)
     fi
-    if ! rv_dvc_call dvc exp push "${options[@]}" "$rv_dvc_remote" "$@"; then
+    # another job may be pushing to the same remotes
+    for turn in 0 3 9; do
+        sleep "$turn"
+        status=0
+        rv_dvc_call dvc exp push "${options[@]}" "$rv_dvc_remote" "$@" || status=$?
+        [ "$status" != 0 ] || break
+    done
+    if [ "$status" != 0 ]; then
         rv_dvc_keep "experiment $*" "\`dvc exp push $rv_dvc_remote\` failed"
         return 1
     fi

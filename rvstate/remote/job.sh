@@ -83,11 +83,18 @@ rv_sweep() {
     rv_values="${rv_values:+$rv_values }$name=$1"
 }
 
-# rv_array SIZE: how many elements there are.  Checkpoints of other parameters are not taken up.
+# rv_array SIZE [named]: how many elements there are.  Checkpoints of other parameters are not taken up;
+# `named`: their directory is named by the parameters, so that every sweep has its own.
 rv_array() {
-    local mark=$RV_CHECKPOINT_DIR/.rvstate-parameters
+    local mark
     RV_ARRAY_SIZE=$1
     export RV_ARRAY_SIZE
+    if [ -n "${2:-}" ] && [ -n "${rv_values:-}" ]; then
+        rv_visiting || rmdir "$RV_CHECKPOINT_DIR" 2>/dev/null
+        RV_CHECKPOINT_DIR=${RV_CHECKPOINT_DIR%/*}/$(printf '%s' "$rv_values" | cksum | tr ' ' -)
+        rv_visiting || mkdir -p "$RV_CHECKPOINT_DIR" || rv_give_up "cannot make $RV_CHECKPOINT_DIR"
+    fi
+    mark=$RV_CHECKPOINT_DIR/.rvstate-parameters
     if rv_visiting || [ -z "${rv_values:-}" ]; then return 0; fi
     if [ -s "$mark" ] && [ "$(cat "$mark")" != "$rv_values" ]; then
         rv_give_up "$RV_CHECKPOINT_DIR has checkpoints of $(cat "$mark"), and this is $rv_values; submit with another --name"

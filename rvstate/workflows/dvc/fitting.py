@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from rvstate import experiment, history
+from rvstate import experiment, history, overrides
 from rvstate.errors import ConfigError, RefusedError
 from rvstate.model.experiment import Asked, Experiment, Repository
 from rvstate.model.job import JobSpec
@@ -29,6 +29,15 @@ def checked(session: Session, order: Order, project: Project) -> tuple[Repositor
         RefusedError: The run would not be what the user means.
     """
     assert order.dvc is not None
+    # what cannot be is said before anything connects
+    given = order.words[len(experiment.WORDS) :]
+    overrides.sweep(given)
+    if {"--queue", "--run-all"} & {argument.option for argument in overrides.read(given)}:
+        raise ConfigError(
+            "DVC's own queue would be the job's, and gone when the job ends (--queue, --run-all).",
+            "Leave it out: `rvstate dvc run -S model.lr=0.1,0.2` makes an experiment of each "
+            "value, and they wait in Slurm's queue.",
+        )
     found = history.repository(project, session.config.settings.dvc.remote)
     notices = experiment.check(found, order.dvc.mode)
     if order.dvc.mode == "clone" and order.dvc.live:
@@ -118,7 +127,6 @@ def fitted(
     return replace(
         spec,
         dvc=made,
-        command=order.words,
         snapshot=None if clone else spec.snapshot,
         read_only=spec.read_only and not clone,
         options=replace(spec.options, signal=f"B:USR1@{lead}" if lead else ""),

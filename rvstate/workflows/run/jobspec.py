@@ -64,7 +64,9 @@ def job_spec(
     )
     words = _command(order, layout, run_id)
     array = None
-    if order.array or order.sweep:
+    if order.dvc is not None:
+        array, words = _experiments(order, site, run_id)
+    elif order.array or order.sweep:
         array = _array(order, site, package)
         words = sweep.command(words, array)
     segments = None
@@ -163,11 +165,7 @@ def _array(order: Order, site: Site, package: Package | None) -> Array:
         ConfigError: What was asked for means nothing.
         RefusedError: This site or project has no arrays.
     """
-    if site.scheduler == "process":
-        raise RefusedError(
-            "This machine has no scheduler for arrays (--array, --sweep).",
-            "Run it on a cluster: `rvstate init` connects to one.",
-        )
+    _need_scheduler(site, "--array, --sweep")
     if package is not None and package.extensions:
         raise RefusedError(
             "Each job of this project compiles its extensions in its snapshot, and the elements "
@@ -177,6 +175,35 @@ def _array(order: Order, site: Site, package: Package | None) -> Array:
     found = sweep.array(order.array, sweep.parse_sweep(order.sweep), site.max_array_size)
     assert found is not None
     return found
+
+
+def _experiments(order: Order, site: Site, run_id: str) -> tuple[Array | None, tuple[str, ...]]:
+    """The experiments of a run of DVC, where they are several, and the command.
+
+    Each makes a workspace of its own, so whatever the project compiles is no obstacle.
+
+    Raises:
+        ConfigError: A sweep among DVC's arguments means nothing.
+        RefusedError: This site has no arrays.
+    """
+    from rvstate import experiment, overrides  # only runs of DVC need them
+
+    given = order.words[len(experiment.WORDS) :]
+    pairs = overrides.sweep(given)
+    found = sweep.array(order.array, pairs, site.max_array_size)
+    if found is None:
+        return None, order.words
+    _need_scheduler(site, "--array, -S NAME=A,B")
+    called = f"sweep-{run_id.rpartition('-')[2]}"
+    return found, (*experiment.WORDS, *overrides.command(given, called))
+
+
+def _need_scheduler(site: Site, options: str) -> None:
+    if site.scheduler == "process":
+        raise RefusedError(
+            f"This machine has no scheduler for arrays ({options}).",
+            "Run it on a cluster: `rvstate init` connects to one.",
+        )
 
 
 def _for_launch(asked_for: SbatchOptions, launch: Launch) -> SbatchOptions:

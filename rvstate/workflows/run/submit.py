@@ -242,10 +242,14 @@ def told(said: tuple[str, ...], prepared: Prepared) -> tuple[str, ...]:
                 f"{value.strip()}"
             )
         elif word == "twin":
-            name = prepared.spec.options.name
+            name, spec = prepared.spec.options.name, prepared.spec
+            if spec.dvc and spec.array and spec.array.sweep:
+                # their directories are named by their parameters
+                continue
             found.append(
                 f"job {value} of the same name is active, and both use RV_CHECKPOINT_DIR "
-                f"{prepared.layout.checkpoints / name}; --name tells them apart"
+                f"{prepared.layout.checkpoints / name}; "
+                f"{'--job-name' if spec.dvc else '--name'} tells them apart"
             )
         elif word == "deferred":
             found.append(f"{value} is built by the first job, on its compute node")

@@ -120,6 +120,7 @@ def _stage(stage: StageStep, library: RemotePath) -> list[str]:
         ("rv_after", stage.after),
         ("rv_inputs", stage.inputs),
         ("rv_outputs", stage.outputs),
+        ("rv_folders", stage.folders),
         ("rv_links", stage.links),
     )
     steps = (f"{step} {_words(words)}" for step, words in given if words)

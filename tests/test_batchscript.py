@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from rvstate import assets, batchscript
-from rvstate.model.job import JobSpec
+from rvstate.model.job import JobSpec, StageStep
 from rvstate.paths import RemotePath
 from rvstate.slurm.options import SbatchOptions
 
@@ -60,7 +60,27 @@ NODES = replace(
 )
 
 
-@pytest.mark.parametrize(("name", "spec"), [("small", SMALL), ("full", FULL), ("nodes", NODES)])
+STAGE = replace(
+    FULL,
+    snapshot=RemotePath("/scratch/abc1de/rv-workspaces/app/main/snapshots/app-1"),
+    read_only=True,
+    stage=StageStep(
+        name="train",
+        data=RemotePath("/scratch/abc1de/rv-workspaces/app/main/data"),
+        key=(("code", "0f"), ("command", "1f"), ("environment", "none"), ("variables", "2f")),
+        links=("data", "out put"),
+        after=("prepare",),
+        inputs=("data/it's", "/project/shared"),
+        outputs=("out put/model", "data/x"),
+        variables=(("A", "b c"),),
+        folders=("data/x",),
+    ),
+)
+
+
+@pytest.mark.parametrize(
+    ("name", "spec"), [("small", SMALL), ("full", FULL), ("nodes", NODES), ("stage", STAGE)]
+)
 def test_the_script_reads_as_kept(name: str, spec: JobSpec) -> None:
     """A change of the text that every job runs is seen and meant."""
     kept = GOLDEN / f"{name}.sh"
@@ -118,6 +138,9 @@ def test_shellcheck_passes_whatever_the_command_was(
     for words in commands:
         spec = replace(FULL, command=tuple(words), keep=(words[0],), subdirectory=words[-1])
         texts.append(batchscript.render(spec))
+        assert STAGE.stage is not None
+        step = replace(STAGE.stage, inputs=(words[0],), outputs=tuple(words), links=(words[-1],))
+        texts.append(batchscript.render(replace(spec, stage=step)))
     assert shellcheck(*texts, folder=tmp_path) == ""
 
 

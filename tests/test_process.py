@@ -214,6 +214,20 @@ def test_a_waiting_job_can_be_stopped(place: Path, tmp_path: Path) -> None:
     assert ended(place, job).state is JobState.CANCELLED
 
 
+def test_options_beside_the_script_go_over_its_own(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As on sbatch's command line; the listing has comments, and a job is ended by its number."""
+    text = script(tmp_path, "true", "dependency=afterany:1", "comment='rvstate:x y'")
+    assert process.main(["submit", str(place), "--dependency=afterok:77", str(text)]) == 0
+    job = int(capsys.readouterr().out)
+    assert json.loads((place / str(job) / "job.json").read_text())["dependency"] == "afterok:77"
+    assert process.listing(place)[0].split()[3:5] == ["rvstate:x", "y"]
+    until(lambda: (place / str(job) / "supervisor.json").exists())
+    assert process.main(["stop", str(place), str(job)]) == 0
+    assert ended(place, job).state is JobState.CANCELLED
+
+
 def test_one_node_is_what_this_machine_is(place: Path, tmp_path: Path) -> None:
     """--nodes=1 is no reason to refuse."""
     job = process.submit(place, script(tmp_path, "true", "nodes=1"))

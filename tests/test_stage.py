@@ -55,6 +55,7 @@ def test_a_table_says_all_of_a_stage() -> None:
         found.runtime_env,
         4,
         2,
+        ("model",),
     )
     (plain,) = declared({"a": {"command": "a.py --lr 1"}})
     assert plain == Stage("a", ("a.py", "--lr", "1"))

@@ -106,6 +106,7 @@ class StageStep:
         after: The stages that it follows.
         inputs: What it reads and is no code.
         outputs: What it makes.
+        folders: Those of them that are directories, which are there before it begins.
         variables: Its own variables, which go over the user's.
     """
 
@@ -117,6 +118,7 @@ class StageStep:
     inputs: tuple[str, ...] = ()
     outputs: tuple[str, ...] = ()
     variables: tuple[tuple[str, str], ...] = ()
+    folders: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

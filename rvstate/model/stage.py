@@ -55,6 +55,7 @@ class Stage:
         after: Names of stages that it follows; those whose outputs it reads it follows anyway.
         inputs: Paths that it reads, from the project's root on, or absolute on the cluster.
         outputs: Paths that it makes, from the project's root on.
+        folders: Those outputs that are directories, which are there before it begins.
         code: Paths of the project whose change makes it run again; empty for all of it.
         runtime_env: What it adds to the base environment; None for the base itself.
         batch_size: How many records a call of `process` gets, with Ray.
@@ -71,6 +72,7 @@ class Stage:
     runtime_env: RuntimeEnv | None = None
     batch_size: int | None = None
     num_workers: int | None = None
+    folders: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,6 +197,9 @@ def declared(
                 runtime_env=runtime_env(said.runtime_env, by, read),
                 batch_size=_positive(said.batch_size, f"stages.{name}.batch_size", where),
                 num_workers=_positive(said.num_workers, f"stages.{name}.num_workers", where),
+                folders=tuple(
+                    posixpath.normpath(path) for path in said.outputs if path.endswith("/")
+                ),
             )
         )
     return tuple(found)

@@ -52,6 +52,14 @@ rv_outputs() {
     rv_stage_outputs=("$@")
 }
 
+# rv_folders PATH...: outputs that are directories; a program may only write into one that is there.
+rv_folders() {
+    local path
+    for path; do
+        mkdir -p -- "$RV_PIPELINE_DIR/$path" || rv_give_up "cannot make $RV_PIPELINE_DIR/$path"
+    done
+}
+
 # rv_stage_begin LIBRARY: from here on the stage is not done; what its inputs are now is what counts.
 rv_stage_begin() {
     local path name

@@ -200,3 +200,18 @@ def test_what_is_wrong_is_said_before_anything_is_submitted(app: App) -> None:
     done = app.laptop.run("pipeline", "run", cwd=app.root, status=64)
     assert "declares no stages" in done.stderr
     assert not app.runs.exists()
+
+
+def test_the_example_runs_as_it_stands(tmp_path: Path) -> None:
+    """Features by one version of a package, training by another, evaluation in the base."""
+    example = Path(__file__).parents[2] / "examples/stages"
+    files = {path.name: path.read_text() for path in example.iterdir() if path.is_file()}
+    root = repository(tmp_path / "work/stages", files)
+    laptop = Laptop(tmp_path / "laptop")
+    found = json.loads(laptop.run("pipeline", "run", "--wait", "--json", cwd=root).stdout)
+    assert states(found) == dict.fromkeys(("featurise", "train", "evaluate"), "COMPLETED")
+    report = json.loads((Path(found["data"]) / "report.json").read_text())
+    assert report == {
+        "accuracy": 1.0,
+        "versions": {"featurise": "2.1.0", "train": "2.2.0", "evaluate": "3.0.1"},
+    }

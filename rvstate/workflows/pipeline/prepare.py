@@ -317,6 +317,7 @@ def _runs(
             after=pipeline.needs(stage),
             inputs=reads[stage.name],
             outputs=stage.outputs,
+            folders=stage.folders,
             variables=stage.runtime_env.env_vars if stage.runtime_env is not None else (),
         )
         after = tuple(

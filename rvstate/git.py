@@ -54,7 +54,7 @@ def find_root(start: Path) -> Path:
         if directory == home or directory in home.parents or _is_shared(directory):
             break
         below.append(directory)
-    root = next((d for d in below if _holds_marker(d)), start)
+    root = next((d for d in below if is_marked(d)), start)
     if root not in below:
         raise RefusedError(
             f"The project would be {root}, and everything in it would be sent.",
@@ -71,9 +71,9 @@ def inner_project(project: Project, path: Path) -> Path | None:
         path: A file below the project's root.
     """
     root = Path(project.root)
-    if _holds_marker(root):
+    if is_marked(root):
         return None
-    return next((d for d in path.parents if root in d.parents and _holds_marker(d)), None)
+    return next((d for d in path.parents if root in d.parents and is_marked(d)), None)
 
 
 def _is_shared(directory: Path) -> bool:
@@ -86,7 +86,7 @@ def _check_unmarked(root: Path) -> None:
 
     It is walked only as far as it takes to know: it may be a whole disk.
     """
-    if _holds_marker(root) or (root / ".rvignore").is_file():
+    if is_marked(root) or (root / ".rvignore").is_file():
         return
     count = size = 0
     for folder, names, files in os.walk(root):
@@ -103,7 +103,8 @@ def _check_unmarked(root: Path) -> None:
             )
 
 
-def _holds_marker(directory: Path) -> bool:
+def is_marked(directory: Path) -> bool:
+    """Whether a directory holds what marks the root of a project."""
     return any((directory / marker).exists() for marker in _MARKERS)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -25,6 +26,7 @@ from rvstate.views import runs as view
 from rvstate.workflows.run import again
 from rvstate.workflows.run import rerun as workflow
 from rvstate.workflows.run.name import named
+from rvstate.workflows.run.named import standing
 from rvstate.workflows.run.order import Order
 from rvstate.workflows.run.prepare import prepare
 from rvstate.workflows.run.prepared import Prepared, Submitted, log_parts
@@ -202,7 +204,7 @@ def run(
             if probe
             else "For example: rvstate run train.py",
         )
-    here = Path.cwd()
+    here, command = _standing(command)
     account = session(cluster, site, host, project=project_root(here))
     tell = Progress(quiet=as_json)
     if not as_json:
@@ -243,7 +245,7 @@ def render(
 
     Takes the same options, looks at the account, and writes nothing.
     """
-    here = Path.cwd()
+    here, command = _standing(command)
     account = session(cluster, site, host, project=project_root(here))
     prepared = prepare(account, order_of(account, command, here, options), lambda _: None)
     click.echo(prepared.text, nl=False)
@@ -283,6 +285,21 @@ def rerun(
     wait = "log" if follow else ""
     done = workflow.rerun(account, run, here, tell, failed=failed)
     return finish(account, done, tell, wait, as_json)
+
+
+def _standing(command: tuple[str, ...]) -> tuple[Path, tuple[str, ...]]:
+    """Where the user stands, or the project whose script the command names, with the command."""
+    here = Path.cwd()
+    if not command:
+        return here, command
+    where, words = standing(here, command)
+    if where != here:
+        click.echo(
+            f"rvstate: the script is of the project {where}, which is sent and in whose directory "
+            f"it runs: {shlex.join(words)}",
+            err=True,
+        )
+    return where, words
 
 
 def order_of(

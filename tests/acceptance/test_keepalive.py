@@ -88,7 +88,7 @@ def test_cut_and_other_clocks(remote: Any, cluster: Any) -> None:
     far = remote(alias="rv-far")
     far.converge()
     old(far, ".cache/uv/x")
-    cluster.latency(3000)
+    cluster.latency(6000)
     try:
         process = far.start("keepalive", "run")
         # its answer is on the way for longer than this notices that it is done there

@@ -675,9 +675,12 @@ def test_a_job_without_an_environment_needs_no_uv(laptop: Laptop, app: Path) -> 
 
 
 def test_a_script_of_another_project_is_not_run_without_it(laptop: Laptop, app: Path) -> None:
-    """From a plain directory above it neither its settings nor its environment would count."""
-    done = laptop.run("run", "--dry-run", "app/train.py", cwd=app.parent, status=3)
-    assert f"cd {app}" in done.stderr
+    """From a plain directory above it its own settings, environment and directory count."""
+    done = laptop.run("run", "-f", "app/train.py", cwd=app.parent)
+    assert done.stdout.endswith("\none\n")
+    assert f"the script is of the project {app}" in done.stderr
+    refused = laptop.run("run", "--dry-run", "python app/train.py", cwd=app.parent, status=3)
+    assert f"cd {app}" in refused.stderr
     write(app.parent, {"own.py": "print('mine')\n"})
     laptop.run("run", "--dry-run", "own.py", cwd=app.parent)
 

@@ -1,4 +1,4 @@
-"""The script that the command names must be among what is sent."""
+"""The script that the command names: whose project it is, and that it is among what is sent."""
 
 from __future__ import annotations
 
@@ -10,6 +10,44 @@ from rvstate import command, git
 from rvstate.errors import RefusedError
 from rvstate.model.project import Project, Tree
 from rvstate.workflows.run.order import Order
+
+
+def standing(here: Path, words: tuple[str, ...]) -> tuple[Path, tuple[str, ...]]:
+    """The project of the script that the command names, where it is another than the user's.
+
+    Args:
+        here: Where the user stands, an absolute directory.
+        words: The command as typed.
+
+    Returns:
+        `here` and `words` as they are where the script is the own project's, where there is none,
+        and where the command is a line of shell, which only its user can change. Else the root of
+        the script's project, and the command with the script's path from there.
+    """
+    script = command.certain_script(words)
+    if script is None or script not in words or script.startswith("/"):
+        return here, words
+    path = Path(os.path.normpath(here / script))
+    if not path.is_file():
+        return here, words
+    try:
+        root = git.find_root(path.parent)
+    except RefusedError:
+        return here, words
+    try:
+        own = git.find_root(here)
+    except RefusedError:
+        own = None
+    if own is not None and (root == own or (own in root.parents and git.is_marked(own))):
+        return here, words
+    if not git.is_marked(root):
+        return here, words
+    at = words.index(script)
+    # `./` in front: its name may begin with what options begin with
+    inner = (path.parent.resolve() / path.name).relative_to(root).as_posix()
+    if inner.startswith("-"):
+        inner = f"./{inner}"
+    return root, (*words[:at], inner, *words[at + 1 :])
 
 
 def check_script(order: Order, project: Project, tree: Tree) -> None:
@@ -42,6 +80,7 @@ def check_script(order: Order, project: Project, tree: Tree) -> None:
         inner = git.inner_project(project, path)
         if inner is None:
             return
+        # a line of shell: what else in it is a path is not known here
         raise RefusedError(
             f"{script} belongs to the project {inner}, and you stand outside of it.",
             f"Stand in the project, so that its settings and environment count: cd {inner}.",

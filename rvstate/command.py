@@ -19,6 +19,9 @@ _SCRIPTS = {".py": "python", ".sh": "bash", ".bash": "bash"}
 _INTERPRETER = re.compile(r"(?:\S*/)?(?:python[0-9.]*|bash|sh)")
 # A log's name has the job's number behind it, a snapshot's the run's id, and 255 bytes are a name.
 _MAX_NAME = 120
+# How a job is named where the settings do not say: an experiment's is told apart by its code, for
+# its command is always the same.
+NAME, EXPERIMENT_NAME = "{name}", "{name}:{project}:{branch}"
 _PLACEHOLDER = re.compile(r"\{(name|project|branch)\}")
 _NAME = re.compile(r"[A-Za-z0-9_@+=][A-Za-z0-9._:@+=-]*")
 _ASSIGNMENT = re.compile(r"[A-Za-z_][A-Za-z0-9_]*=")

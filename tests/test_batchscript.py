@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from rvstate import assets, batchscript
+from rvstate import assets, batchscript, config
 from rvstate.model.job import JobSpec, StageStep
 from rvstate.paths import RemotePath
 from rvstate.slurm.options import SbatchOptions
@@ -219,3 +219,18 @@ def test_only_surroundings_stand_before_the_mark(start: str) -> None:
     steps = {line.split()[0] for line in head.splitlines() if not line.startswith("#")}
     assert steps <= _SURROUNDINGS
     assert {"rv_read_only", "rv_extensions", "rv_keep"} <= {x.split()[0] for x in rest.splitlines()}
+
+
+def test_what_runs_behind_a_job_is_charged_as_the_job_is() -> None:
+    """A site that wants an allocation and a key wants them of each job."""
+    text = batchscript.render_after(
+        config.load_site("uva"),
+        account="mine",
+        wckey="k 1",
+        library=RemotePath("/s/lib"),
+        run=RemotePath("/s/runs/r"),
+        logs=RemotePath("/s/logs"),
+        name="rv-x",
+    )
+    assert "#SBATCH --account=mine\n" in text
+    assert '#SBATCH --wckey="k 1"\n' in text

@@ -111,6 +111,8 @@ def test_a_name_by_the_settings_template() -> None:
     """Command, project and branch stand where the template says."""
     words = ("train.py",)
     assert command.named("{name}", words, "p", "b") == "rv-train"
+    experiment = command.named(command.EXPERIMENT_NAME, ("dvc", "exp", "run"), "p", "b")
+    assert experiment == "rv-dvc:p:b"
     template = "exp-{name}:{project}:{branch}"
     assert command.named(template, words, "p", "feature--x") == "exp-rv-train:p:feature--x"
 

@@ -142,7 +142,7 @@ def _check_job(table: str, found: Defaults | Preset, layer: Layer) -> None:
             raise _bad(f"{table}.{key}", layer, f"at least {least}", "Mend it.")
 
 
-def _check_template(text: str, layer: Layer) -> None:
+def _check_template(text: str | None, layer: Layer) -> None:
     wanted = "made of {name}, {project}, {branch}, letters, digits and . _ - : + = @"
     _check("defaults.job_name", text, check_template, wanted, layer)
 

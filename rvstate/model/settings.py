@@ -69,7 +69,7 @@ class Defaults:
     begin: str | None = None
     deadline: str | None = None
     preset: str | None = None
-    job_name: str = "{name}"
+    job_name: str | None = None
     node_wait: str = "30m"
     ai_naming: bool = False
     ai_api_key: str | None = field(default=None, repr=False)

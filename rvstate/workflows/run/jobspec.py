@@ -59,8 +59,9 @@ def job_spec(
         run_id: Names the run.
     """
     settings, site = session.config.settings, session.config.site
+    usual = command.NAME if order.dvc is None else command.EXPERIMENT_NAME
     name = order.name or command.named(
-        settings.defaults.job_name, order.words, project.name, project.branch_component
+        settings.defaults.job_name or usual, order.words, project.name, project.branch_component
     )
     words = _command(order, layout, run_id)
     array = None

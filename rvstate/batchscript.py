@@ -13,7 +13,7 @@ from rvstate.shell import assignment, join, quote
 from rvstate.slurm.options import SbatchOptions, lines
 
 # What shellcheck says of words that are meant literally: quotes, dollars and odd blanks in them.
-_LITERAL = "SC1003,SC1018,SC1110,SC1111,SC1112,SC2016"
+_LITERAL = "SC1003,SC1018,SC1110,SC1111,SC1112,SC2016,SC2088"
 _KEYWORDS = frozenset({"then", "elif", "else", "fi", "do", "done", "esac"})
 
 # Seconds for four attempts at an address that does not answer, and Slurm's own delays.

@@ -129,6 +129,7 @@ WORD = ODD | st.text(min_size=1, max_size=12).filter(
     max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(commands=st.lists(st.lists(WORD, min_size=1, max_size=4), min_size=6, max_size=6))
+@example(commands=[["~/"], ["~"], ["~root/x"]])
 @example(commands=[["if"], ["then"], ["else"], ["fi"], ["do", "done"], ["case", "esac"]])
 def test_shellcheck_passes_whatever_the_command_was(
     commands: list[list[str]], tmp_path: Path

@@ -132,6 +132,20 @@ def counts(found: tuple[Element, ...]) -> str:
     return ", ".join(f"{known[state]} {state.value}" for state in order)
 
 
+def with_results(found: tuple[Element, ...], said: Mapping[int, str]) -> tuple[Element, ...]:
+    """Elements with what became of their results; said is by index."""
+    return tuple(replace(e, results=said.get(e.index, "")) for e in found)
+
+
+def results(found: tuple[Element, ...]) -> str:
+    """What became of the results of all experiments, as one run says it of its own."""
+    words = Counter(e.results.partition(" ")[0] for e in found if e.state in FINISHED)
+    if words["kept"]:
+        several = f"{words['kept']} of {len(found)} elements"
+        return f"kept results of {several} are on the cluster and not pushed"
+    return f"pushed the results of {words['pushed']} elements" if words["pushed"] else ""
+
+
 def record(run: RunRecord, element: Element) -> RunRecord:
     """One element as a run of its own: its state, its logs."""
     return replace(
@@ -146,6 +160,7 @@ def record(run: RunRecord, element: Element) -> RunRecord:
         log=log(run, element, "out"),
         error_log=log(run, element, "err"),
         index=element.index,
+        results=element.results,
         elements=(),
     )
 

@@ -222,6 +222,21 @@ def _range(whole: str, text: str) -> tuple[str, ...]:
     return tuple(str(int(n)) if whole_numbers else str(float(n)) for n in numbers)
 
 
+def parameters(words: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
+    """What is set by `-S`, name to value.
+
+    Args:
+        words: What stands behind `dvc exp run`.
+    """
+    pairs = (a.value.partition("=") for a in read(words) if a.option == "-S")
+    return tuple((name, value) for name, equals, value in pairs if equals)
+
+
+def called(words: tuple[str, ...]) -> str:
+    """The name that the user gave the experiment, or empty."""
+    return next((a.value for a in reversed(read(words)) if a.option == "-n"), "")
+
+
 def command(words: tuple[str, ...], called: str) -> tuple[str, ...]:
     """DVC's arguments for the elements of an array: `{NAME}` where a value of a sweep belongs.
 

@@ -197,3 +197,25 @@ def pull(
     if not (found.remote or found.cluster or found.had):
         click.echo("The cluster has kept no experiments of this project.")
     return 0
+
+
+@dvc.command()
+@click.option("-a", "--all", "everything", is_flag=True, help="Also those that have ended.")
+@json_option
+@account_options
+def queue(
+    everything: bool, as_json: bool, cluster: str | None, site: str | None, host: str | None
+) -> int:
+    """List experiments: what waits, what runs, and whether the results were pushed.
+
+    Without -a: those that wait or run, and those of which something is on the cluster only.
+    """
+    from rvstate.views import experiments as shown
+    from rvstate.workflows.dvc.queue import queue as look
+
+    found = look(session(cluster, site, host))
+    if as_json:
+        click.echo(shown.queue_document(found))
+    else:
+        shown.show_queue(found, everything=everything)
+    return 0

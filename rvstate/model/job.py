@@ -92,6 +92,7 @@ class Element:
     exit_code: int | None = None
     elapsed: int | None = None
     nodes: tuple[str, ...] = ()
+    results: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -112,6 +112,8 @@ rv_dvc_job() {
 # rv_dvc_tell TEXT: what became of the results, for `rvstate ps`: none, pushed or kept, and why.
 rv_dvc_tell() {
     printf '%s\n' "$1" >"$RV_RUN_DIR/.dvc" && mv "$RV_RUN_DIR/.dvc" "$RV_RUN_DIR/dvc"
+    # of an array each element tells, and the run only where to look
+    if [ "$RV_RUN_DIR" != "$rv_run_dir" ]; then printf 'elements\n' >"$rv_run_dir/dvc"; fi
 }
 
 rv_dvc_say() {

@@ -29,7 +29,11 @@ main() {
     if [ $# -gt 0 ]; then (cd "$runs" && grep -s '' "$@" /dev/null); fi
     # shellcheck disable=SC2012
     for run in $(ls -1r "$runs" 2>/dev/null | head -n "$limit"); do
-        if [ -d "$runs/$run/ended" ]; then ended "$run"; fi
+        if [ -d "$runs/$run/ended" ]; then
+            ended "$run"
+            # of experiments of DVC what became of their results, too
+            if [ -e "$runs/$run/dvc" ]; then (cd "$runs" && grep -s '' "$run"/elements/*/dvc /dev/null); fi
+        fi
     done
     [ -n "$queue" ] || return 0
     rv_section queue

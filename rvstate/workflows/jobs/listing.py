@@ -116,6 +116,10 @@ def _with_elements(
         found = {row.job.base for row in queue.values() if ours.fullmatch(token.token(row.comment))}
         jobs = tuple(map(str, sorted(found)))
     known = elements.elements(run.array, jobs, queue, past, dict(fact.marks))
+    results = ""
+    if fact.element_results:
+        known = elements.with_results(known, dict(fact.element_results))
+        results = elements.results(known)
     waiting = [row for row in queue.values() if str(row.job.base) in jobs]
     reasons = (row.reason for row in waiting if row.state is JobState.PENDING)
     state = elements.whole(known)
@@ -128,6 +132,7 @@ def _with_elements(
         elapsed=max((e.elapsed for e in known if e.elapsed is not None), default=None),
         nodes=tuple(dict.fromkeys(n for e in known for n in e.nodes)),
         elements=known,
+        results=results,
         exit_code=next((e.exit_code for e in known if e.state is state), None),
     )
 

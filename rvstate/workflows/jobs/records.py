@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,7 @@ _RECORDS = frozenset(
         *("chain", "dvc"),
     }
 )
+_ELEMENT = re.compile(r"elements/([0-9]+)/dvc")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,8 @@ class Facts:
     """Whether the time of all segments is used up."""
     results: str = ""
     """What became of the results of a run of DVC (remote/dvc.sh, rv_dvc_tell)."""
+    element_results: tuple[tuple[int, str], ...] = ()
+    """The same of the elements of an array, by index."""
 
 
 def read_facts(text: str) -> dict[str, Facts]:
@@ -45,7 +49,7 @@ def read_facts(text: str) -> dict[str, Facts]:
     for line in text.splitlines():
         path, _, value = line.partition(":")
         run_id, _, name = path.partition("/")
-        if name in _RECORDS:
+        if name in _RECORDS or _ELEMENT.fullmatch(name):
             raw.setdefault(run_id, {})[name] = value
     return {run_id: _fact(files) for run_id, files in raw.items()}
 
@@ -69,5 +73,18 @@ def _fact(files: dict[str, str]) -> Facts:
     segments = (int(words[0]), int(words[1])) if "".join(words[:2]).isdigit() else (0, 0)
     used_up = files.get("exit", "").split(" ")[2:] == ["total"]
     job = files.get("job") or None
-    results = files.get("dvc", "")
-    return Facts(job, code, receipt, begun, untold, held, marks, copies, segments, used_up, results)
+    matches = ((_ELEMENT.fullmatch(name), text) for name, text in files.items())
+    return Facts(
+        job,
+        code,
+        receipt,
+        begun,
+        untold,
+        held,
+        marks,
+        copies,
+        segments,
+        used_up,
+        results=files.get("dvc", ""),
+        element_results=tuple((int(match[1]), text) for match, text in matches if match),
+    )

@@ -36,6 +36,7 @@ from rvstate.model.resources import (
     Tool,
 )
 from rvstate.paths import RemotePath
+from rvstate.size import human_bytes
 
 ME, OTHER = 1000, 2000
 HOME, SCRATCH = RemotePath("/home/u"), RemotePath("/scratch/u")
@@ -430,7 +431,7 @@ def test_block_detail_is_what_the_look_saw() -> None:
 
 def test_human_bytes() -> None:
     """Sizes as people read them."""
-    assert [diff.human_bytes(n) for n in (0, 1023, 1536, 5 << 30, 3 << 50)] == [
+    assert [human_bytes(n) for n in (0, 1023, 1536, 5 << 30, 3 << 50)] == [
         *("0 B", "1023 B", "1.5 KiB", "5.0 GiB", "3072.0 TiB"),
     ]
 

@@ -15,7 +15,7 @@ ROOT = PACKAGE.parent
 
 # A module may import lower floors, and its own floor only where ALLOWED_ASIDE says so.
 FLOORS: tuple[frozenset[str], ...] = (
-    frozenset({"errors", "paths", "shell", "assets", "script", "remote", "stages"}),
+    frozenset({"errors", "paths", "shell", "size", "assets", "script", "remote", "stages"}),
     frozenset(
         {
             "slurm",
@@ -96,7 +96,7 @@ ASIDE = {
     "cron": {"rcblock"},
     "model": {"model"},
     "steps": {"diff"},
-    "diff": {"schedule"},
+    "diff": {"diff", "schedule"},
     "desired": {"notification"},
     "batchscript": {"experiment", "sweep"},
     "history": {"git"},

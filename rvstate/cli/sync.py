@@ -7,8 +7,8 @@ from pathlib import Path
 import click
 
 from rvstate.cli.common import Progress, account_options, json_option, project_root, session
-from rvstate.diff import human_bytes
 from rvstate.errors import EXIT_INTERRUPTED
+from rvstate.size import human_bytes
 from rvstate.views import runs as view
 from rvstate.views.watch import show_watch
 from rvstate.workflows import sync as workflow

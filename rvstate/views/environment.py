@@ -7,8 +7,8 @@ from dataclasses import asdict
 
 import click
 
-from rvstate.diff import human_bytes
 from rvstate.shell import join
+from rvstate.size import human_bytes
 from rvstate.workflows.environment import Shown
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import click
 
-from rvstate.diff import human_bytes
 from rvstate.model.plan import Action, Change, Plan
+from rvstate.size import human_bytes
 from rvstate.workflows.converge import Outcome
 
 _COLOURS = {

@@ -9,8 +9,8 @@ from typing import Any
 
 import click
 
-from rvstate.diff import human_bytes
 from rvstate.keepalive import Policy, Ran, Report
+from rvstate.size import human_bytes
 from rvstate.views import machine, upkeep
 from rvstate.workflows.keepalive import Done, Status
 from rvstate.workflows.verify import Verification

@@ -10,9 +10,9 @@ import click
 
 from rvstate import elements, sweep
 from rvstate.config import Config
-from rvstate.diff import human_bytes
 from rvstate.hardware import Trouble
 from rvstate.model.job import JobSpec, RunRecord
+from rvstate.size import human_bytes
 from rvstate.slurm import duration
 from rvstate.slurm.states import JobState
 from rvstate.workflows.run.prepared import Prepared, Submitted, command_line

@@ -7,8 +7,8 @@ import json
 
 import click
 
-from rvstate.diff import human_bytes
 from rvstate.errors import RvstateError, UnreachableError
+from rvstate.size import human_bytes
 from rvstate.slurm import duration
 from rvstate.slurm.states import FINISHED
 from rvstate.tunnel import Tunnel

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from rvstate.diff import human_bytes
+from rvstate.size import human_bytes
 from rvstate.views import machine
 from rvstate.workflows.prune import Done, Pruning, Removal
 from rvstate.workflows.verify import Verification

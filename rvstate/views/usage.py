@@ -6,7 +6,7 @@ import dataclasses
 
 import click
 
-from rvstate.diff import human_bytes
+from rvstate.size import human_bytes
 from rvstate.views import machine
 from rvstate.workflows.questions import Storage
 from rvstate.workflows.usage import Usage

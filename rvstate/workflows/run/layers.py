@@ -250,7 +250,7 @@ def _recipe(layer: Layer, base: RemotePath, pins: tuple[str, ...]) -> str:
 
 
 def _notices(lines: list[str]) -> Iterable[str]:
-    from rvstate.diff import human_bytes
+    from rvstate.size import human_bytes
 
     for line in lines:
         word, _, value = line.partition(" ")

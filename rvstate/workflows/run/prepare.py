@@ -27,6 +27,7 @@ from rvstate.model.plan import Plan
 from rvstate.model.project import Project, Scan, Tree, TreeChange, difference
 from rvstate.model.resources import DesiredState
 from rvstate.script import Script
+from rvstate.size import human_bytes
 from rvstate.transport import Running, Ssh
 from rvstate.workflows.run import environment
 from rvstate.workflows.run.jobspec import job_spec
@@ -258,7 +259,7 @@ def _notices(order: Order, project: Project, scan: Scan, change: TreeChange) -> 
     """What the user should know before anything is sent."""
     paths = {file.path for file in scan.tree.files}
     large = sorted((f for f in change.changed if f.size >= _LARGE_FILE), key=lambda f: -f.size)
-    found = [f"{diff.human_bytes(f.size)} will be sent: {f.path}" for f in large[:_SHOWN]]
+    found = [f"{human_bytes(f.size)} will be sent: {f.path}" for f in large[:_SHOWN]]
     behind = tuple(
         word
         for word in git.below(project, command.paths_in(order.words))

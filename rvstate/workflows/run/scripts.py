@@ -10,12 +10,12 @@ import time
 from collections.abc import Callable
 
 from rvstate import batchscript, notification, retention
-from rvstate.diff import human_bytes
 from rvstate.model.job import JobSpec
 from rvstate.model.layout import Layout
 from rvstate.model.project import Tree, difference
 from rvstate.script import Script
 from rvstate.shell import join, printf_b
+from rvstate.size import human_bytes
 from rvstate.slurm import sacct, squeue, token
 from rvstate.workflows.run.environment import backup, payload
 from rvstate.workflows.run.prepared import Prepared

@@ -6,7 +6,6 @@ import contextlib
 from collections.abc import Callable
 from dataclasses import replace
 
-from rvstate.diff import human_bytes
 from rvstate.errors import (
     ConvergeError,
     Interrupted,
@@ -20,6 +19,7 @@ from rvstate.errors import (
 from rvstate.model.project import Tree
 from rvstate.script import Script
 from rvstate.shell import join
+from rvstate.size import human_bytes
 from rvstate.slurm import offers, sinfo
 from rvstate.workflows.run.prepared import Prepared, Submitted, tree_key
 from rvstate.workflows.run.receipt import receipt

@@ -13,13 +13,14 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from benchmarks import converge, environments, keepalive, run  # noqa: E402
+from benchmarks import converge, environments, keepalive, layers, run  # noqa: E402
 from benchmarks.measure import Bench  # noqa: E402
 
 SUITES: dict[str, Callable[[Bench], Iterable[str]]] = {
     "converge": converge.rows,
     "environments": environments.rows,
     "keepalive": keepalive.rows,
+    "layers": layers.rows,
     "run": run.rows,
 }
 

@@ -75,7 +75,7 @@ def _built(bench: Bench) -> Iterator[str]:
     """The median of three, and ratios to the cold build."""
     found: dict[str, list[float]] = {"cold": [], "branch": [], "one": []}
     for number in range(_RUNS):
-        place = _Place(bench.home / f"envs-{number}")
+        place = Place(bench.home / f"envs-{number}")
         found["cold"].append(place.build("main", ()))
         found["branch"].append(place.build("feature", ()))
         count, total, new = place.sizes()
@@ -90,7 +90,7 @@ def _built(bench: Bench) -> Iterator[str]:
     yield line("new bytes of the branch, of all", new / total, "at most 0.02", most=0.02)
 
 
-class _Place:
+class Place:
     """An account's environments with an empty cache."""
 
     def __init__(self, root: Path) -> None:

@@ -17,7 +17,7 @@ from rvstate.model.layout import Account, Layout
 from rvstate.paths import RemotePath
 from rvstate.workflows.run import layers
 from rvstate.workflows.session import Session, open_session
-from tests import layerkit
+from tests import envkit, layerkit
 from tests.runkit import Laptop, repository, until
 
 pytestmark = pytest.mark.cluster
@@ -25,6 +25,11 @@ pytestmark = pytest.mark.cluster
 SEEN = (
     "import packaging, six, sys; print('sees', packaging.__version__, six.__version__, sys.prefix)"
 )
+FILES = {
+    "requirements.txt": "--find-links dist\npackaging\nsix\n",
+    "see.py": "import needsheader, six, sys\nprint('site', needsheader.SITE, sys.prefix)\n",
+    "rvstate.toml": '[stages.see]\ncommand = "see.py"\nruntime_env = { uv = ["needsheader"] }\n',
+}
 SCRATCH = "/scratch/abc1de"
 UV = f"{SCRATCH}/.rv/tools/bin/uv"
 
@@ -39,7 +44,8 @@ class Story:
             f'[connection]\nhost = "rv-login"\nuser = "abc1de"\nsite = "uva"\n'
             f'ssh_config = "{cluster.ssh_config}"\n[defaults]\naccount = "mygroup"\n',
         )
-        self.app = repository(root / "work/app", {"requirements.txt": "packaging\nsix\n"})
+        self.app = repository(root / "work/app", FILES)
+        envkit.header_package(self.app / "dist")
         found = self.laptop.submit("--name", "base", "python", "-c", SEEN, cwd=self.app)
         self.base = found["environment"]
         self.jobs = {"base": found}
@@ -119,7 +125,7 @@ def test_what_is_pinned_is_refused(story: Story, monkeypatch: pytest.MonkeyPatch
     pins = ("packaging",)
     (story.app / "rvstate.toml").write_text('[environment]\npin_to_base = ["packaging"]\n')
     session = story.session(monkeypatch)
-    (story.app / "rvstate.toml").unlink()
+    (story.app / "rvstate.toml").write_text(FILES["rvstate.toml"])
     layer = layerkit.layer(story.base, {"uv": ["packaging==24.0"]}, pins=pins)
     with pytest.raises(RefusedError, match=r"packaging would be 24\.0 and is .* in the base"):
         build(session, layer)
@@ -168,3 +174,14 @@ def test_ctrl_c_ends_a_build(story: Story, tmp_path: Path) -> None:
     running = story.cluster.exec("ps", "-u", "abc1de", "-o", "args=").stdout
     assert "layers" not in running
     story.sh(f"rm {lock}")
+
+
+def test_what_only_a_node_can_build_is_built_by_the_stages_job(story: Story) -> None:
+    """A package that the stage adds and that needs the site's compiler; the base has none of it."""
+    done = story.laptop.run("pipeline", "run", "--wait", "--json", cwd=story.app)
+    (stage,) = json.loads(done.stdout)["stages"]
+    said = story.laptop.run("logs", stage["job_id"])
+    assert stage["state"] == "COMPLETED", said.stdout + said.stderr
+    assert "building needsheader on" in said.stderr
+    assert f"site 114 {stage['environment']}" in said.stdout
+    assert stage["environment"].startswith(f"{Path(story.base).parent}/layer-")

@@ -15,7 +15,7 @@ import pytest
 from rvstate.script import Script
 from rvstate.workflows.run.layers import Layer
 from tests import envkit, layerkit
-from tests.runkit import Laptop, Ran, repository, run
+from tests.runkit import Laptop, Ran, repository, run, write
 
 VERSIONS = (
     "import importlib.metadata as m, json, sys; print(json.dumps("
@@ -225,3 +225,29 @@ def test_prune_lets_a_layer_go_that_nobody_used(tmp_path: Path) -> None:
     assert not (story.base.parent / f".{layer.place.name}.kept").exists()
     assert versions(story.base)["tiny"] == "1.0"
     shutil.rmtree(tmp_path / "work")
+
+
+def test_what_the_base_leaves_to_a_job_its_layers_leave_to_theirs(tmp_path: Path) -> None:
+    """The stage's job installs the environment and then what the stage adds; nobody else waits."""
+    story = Story(tmp_path)
+    app = tmp_path / "work/app"
+    requirements = (app / "requirements.txt").read_text()
+    code = f"{VERSIONS}; assert sys.prefix.rpartition('/')[2].startswith('layer-')"
+    write(
+        app,
+        {
+            "requirements.txt": f"{requirements}extra\n",
+            "see.py": code,
+            "rvstate.toml": '[environment]\nbuild = "job"\n[stages.see]\ncommand = "see.py"\n'
+            'runtime_env = { pip = ["tiny==2.0"] }\n',
+        },
+    )
+    done = story.laptop.run("pipeline", "run", "--wait", "--json", cwd=app)
+    (stage,) = json.loads(done.stdout)["stages"]
+    assert stage["state"] == "COMPLETED", story.laptop.run("logs", stage["job_id"]).stderr
+    found = versions(stage["environment"])
+    assert (found["tiny"], found["user"], found["extra"]) == ("2.0", "2.0", "1.0")
+    assert not (Path(stage["environment"]) / ".rvstate/whole").exists()
+    base = story.base.parents[2] / "main"
+    assert (base / ".rvstate/whole").exists()
+    assert "extra" not in versions(base)

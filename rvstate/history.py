@@ -65,14 +65,14 @@ def deletions(project: Project, commit: str) -> tuple[str, ...]:
     return tuple(name for name in said.split("\0") if name)
 
 
-def has_commit(project: Project, url: str, commit: str) -> bool:
+def has_commit(project: Project, remote: str, commit: str) -> bool:
     """Whether the remote, asked now, has the commit on a branch or under a tag.
 
     Raises:
         ConfigError: It does not answer.
     """
     root = Path(project.root)
-    said = git.ask(root, "ls-remote", "--heads", "--tags", "--", url)
+    said = git.ask(root, "ls-remote", "--heads", "--tags", "--", remote)
     tips = {line.split("\t")[0] for line in said.splitlines()}
     # one whose tip is known here leads there, or not
     return commit in tips or any(

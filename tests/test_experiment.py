@@ -275,7 +275,7 @@ def test_the_remote_itself_can_be_asked(app: Path) -> None:
     """What it forgot since the last fetch is not there any more; what is behind its tip is."""
     project = git.inspect(app)
     assert project.commit is not None
-    url = str(app.parent / "bare.git")
+    url = "origin"
     assert history.has_commit(project, url, project.commit)
     runkit.git(app, "commit", "--quiet", "--allow-empty", "-m", "more")
     runkit.git(app, "push", "--quiet", "origin", "main")

@@ -91,7 +91,7 @@ rv_dvc_job() {
     # the account's repository has no such contents; the snapshot has
     if [ "$rv_dvc_how" != clone ]; then export GIT_LFS_SKIP_SMUDGE=1; fi
     export GIT_SSH_COMMAND="${GIT_SSH_COMMAND:-ssh -o BatchMode=yes -o ForwardAgent=no}"
-    rv_dvc_tell "none the job ended before its experiment did"
+    rv_dvc_tell "none the experiment never began"
     rv_dvc_make || exit 1
     if [ -n "$rv_dvc_script" ]; then rv_dvc_script_environment || exit 1; fi
     rv_preflight "${RV_PYTHON-}" "$(rv_front "${RV_PYTHON-}")" dvc
@@ -99,6 +99,8 @@ rv_dvc_job() {
         rv_give_up "the environment has no dvc: add it to the project's requirements"
     if [ -n "$rv_dvc_extensions" ]; then rv_extensions; fi
     [ -z "$rv_dvc_stopped" ] || exit 143
+    # for who is killed: stages that have ended are in the cache
+    rv_dvc_tell "kept what its stages came to is in DVC's cache on the cluster and not pushed: the job was killed"
     rv_dvc_experiment "$@"
     status=$?
     # nothing is left to be ended: what Slurm does not kill goes on to save and push
@@ -151,10 +153,22 @@ rv_dvc_stop() {
     rv_dvc_end "$1" "$rv_dvc_pid" &
 }
 
+# rv_dvc_listens PID: whether a program below it has a handler for USR1.
+rv_dvc_listens() {
+    local pid number
+    number=$(kill -l USR1)
+    while read -r pid _; do
+        if rv_catches "$pid" "$number"; then return 0; fi
+    done < <(rv_tree "$1")
+    return 1
+}
+
 rv_dvc_end() {
-    local turn pid count
-    [ "$1" = 0 ] || rv_dvc_say "the time is nearly over; the stage that runs is ended in $1 s, and what there is is saved"
-    for ((turn = 0; turn < $1; turn++)); do
+    local turn pid count wait=$1
+    # where nobody listens there is nothing to wait for
+    [ "$wait" = 0 ] || rv_dvc_listens "$2" || wait=0
+    [ "$1" = 0 ] || rv_dvc_say "the time is nearly over; the stage that runs is ended in $wait s, and what there is is saved"
+    for ((turn = 0; turn < wait; turn++)); do
         kill -0 "$2" 2>/dev/null || return 0
         sleep 1
     done
@@ -299,6 +313,7 @@ rv_dvc_configure() {
     [ -d "$rv_dvc_cache/files" ] || rv_give_up "cannot make DVC's cache $rv_dvc_cache"
     printf '%s\n' '[core]' '    analytics = false' '    check_update = false' \
         '[cache]' "    dir = \"$rv_dvc_cache\"" "    type = \"$rv_dvc_links\"" >"$at/.dvc/config.local"
+    printf '%s\n' '.dvc/config.local' >>"$rv_dvc_root/.git/info/exclude"
 }
 
 # rv_dvc_script_environment: what the project's script makes, made once and by one job; others wait.

@@ -60,9 +60,14 @@ points() {
             for path in "$rv"/envs/*/.generations/*/*; do
                 if [ -d "$path" ] && straight && in_use; then set -- "$@" "$path"; fi
             done
+            # what a project's own script made (dvc.sh)
+            for path in "$rv"/envs/*/.scripted/*; do
+                if [ -d "$path" ] && straight; then set -- "$@" "$path"; fi
+            done
             ;;
         workspaces)
-            for path in "$rv_scratch"/rv-workspaces/*/*/*; do
+            # commits, and experiments that may be nowhere else
+            for path in "$rv_scratch"/rv-workspaces/*/*/* "$rv_scratch"/rv-workspaces/*/.repository; do
                 if [ -e "$path" ] && [ "${path##*/}" != snapshots ] && straight; then set -- "$@" "$path"; fi
             done
             for path in "$rv_scratch"/rv-workspaces/*/*/snapshots/*; do

@@ -63,6 +63,8 @@ def test_only_what_is_needed_is_renewed(account: Account) -> None:
         old(account, ".rv/envs/p/.generations/main/cc/x.py"),
         old(account, ".rv/envs/p/.generations/main/layer-of-aa/x.py"),
         old(account, "rv-workspaces/p/main/code/train.py"),
+        old(account, "rv-workspaces/p/.repository/objects/pack/a.pack"),
+        old(account, ".rv/envs/p/.scripted/0f/code/.venv/bin/x"),
         old(account, f"rv-workspaces/p/main/snapshots/rv-a-{NEEDED}/train.py"),
         old(account, ".cache/uv/a/b/c/d/e/f/deep"),
         old(account, ".cache/pip/flat"),

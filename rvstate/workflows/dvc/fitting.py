@@ -12,6 +12,7 @@ from rvstate.model.layout import Layout
 from rvstate.model.project import Project, Tree
 from rvstate.paths import RemotePath
 from rvstate.slurm import duration
+from rvstate.transport import LOCAL
 from rvstate.workflows.run.order import Order
 from rvstate.workflows.session import Session
 
@@ -42,7 +43,7 @@ def checked(session: Session, order: Order, project: Project) -> tuple[Repositor
     notices = experiment.check(found, order.dvc.mode)
     if order.dvc.mode == "clone" and order.dvc.live:
         assert found.commit is not None
-        if not history.has_commit(project, found.url, found.commit):
+        if not history.has_commit(project, found.remote, found.commit):
             raise RefusedError(
                 f"Remote {found.remote} does not have commit {found.commit[:10]} any more.",
                 f"`git fetch {found.remote}` shows what became of its branches.",
@@ -52,12 +53,22 @@ def checked(session: Session, order: Order, project: Project) -> tuple[Repositor
             "compute nodes of this site reach no remote: data must be in DVC's cache there, and "
             "results are pushed from the login node, by `rvstate dvc pull`",
         )
+    if found.url.startswith(("/", "file:")) and _is_away(session):
+        notices += (
+            f"Git remote {found.remote} is a directory of this machine, {found.url}; jobs need it "
+            "at the same place",
+        )
     if not found.url:
         notices += (
             f"the repository has no Git remote {session.config.settings.dvc.remote!r}, so "
             "experiments are kept on the cluster; `rvstate dvc pull` brings them",
         )
     return found, notices
+
+
+def _is_away(session: Session) -> bool:
+    """Whether jobs run on other machines than this one."""
+    return session.config.host != LOCAL
 
 
 def fitted(

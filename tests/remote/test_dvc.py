@@ -1,0 +1,414 @@
+"""The steps of a job that runs DVC, with real git and a stand-in for dvc."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from rvstate import assets, git, history
+from rvstate.script import Script
+from rvstate.shell import quote
+from tests import runkit
+from tests.runkit import until
+
+# Says what it is asked, and does what DVC does to git: an experiment is a commit with a reference
+# of its own, named by the commit that it started from.
+DVC = """#!/bin/bash
+printf '%s\\0' "$#" "$@" >>{log}
+case $* in
+    'remote list') cat {place}/remotes ;;
+    'exp run'*)
+        pwd >{place}/where
+        cp -R "$PWD" {place}/seen
+        cat .dvc/config.local >{place}/config
+        if [ -e {place}/waits ]; then touch {place}/started; sleep 300; exit 255; fi
+        status=$(cat {place}/status)
+        [ "$status" = 0 ] || exit "$status"
+        base=$(git rev-parse HEAD)
+        echo result >result.txt
+        git add result.txt && git commit --quiet -m experiment
+        git update-ref "refs/exps/${{base:0:2}}/${{base:2}}/tidy-name" HEAD
+        git update-ref refs/exps/exec/EXEC_HEAD "$base"
+        ;;
+    'exp push'*) git push --quiet origin "$(git for-each-ref --format='%(refname)' | grep tidy)" ;;
+    'push --run-cache') cat {place}/pushes >/dev/null ;;
+esac
+"""
+STEPS = """#!/bin/bash
+. {lib}/job.sh || exit 1
+rv_begin {rv} {run} rv-dvc
+rv_environment {place}/env
+{directory}
+rv_enter
+{more}
+. {lib}/dvc.sh || exit 1
+rv_dvc_repository {how} {source} {commit} {branch} origin {url} '' ''
+rv_dvc_author A a@example.org
+rv_dvc_places {store} {place}/cache/projects/app copy {place}/near
+{steps}
+rv_dvc yes {words}
+"""
+
+
+class Place:
+    """An account with our scripts, a project of two commits, and its Git remote."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        for name in ("lib", "rv/logs", "runs/one", "env/bin", "snapshot", "workspaces/app"):
+            (root / name).mkdir(parents=True)
+        for name in ("job", "dvc", "lib"):
+            (root / f"lib/{name}.sh").write_text(assets.script(name))
+        (root / "env/bin/python").symlink_to("/bin/true")
+        text = DVC.format(log=root / "log", place=root)
+        runkit.write(root, {"env/bin/dvc": text}, executable=True)
+        runkit.write(root, {"status": "0", "remotes": "there\n", "pushes": ""})
+        files = {"a.py": "1\n", "b.py": "2\n", "link.py": "3\n", ".dvc/config": ""}
+        self.app = runkit.repository(root / "app", files)
+        self.bare = root / "remote.git"
+        runkit.git(root, "init", "--quiet", "--bare", "--initial-branch=main", str(self.bare))
+        runkit.git(self.app, "remote", "add", "origin", str(self.bare))
+        runkit.git(self.app, "push", "--quiet", "origin", "main")
+        self.commit = runkit.git(self.app, "rev-parse", "HEAD").strip()
+        self.store = root / "workspaces/app/.repository"
+
+    def take(self, have: tuple[str, ...] = ()) -> Script:
+        """What brings the commit to the account's repository."""
+        project = git.inspect(self.app)
+        assert project.commit is not None
+        args = (str(self.store) + ".lock", "5", str(self.store), "one", "", project.commit)
+        return Script("dvc_store", ("take", *args), history.pack(self.app, project.commit, have))
+
+    def script(self, how: str = "clone", *steps: str, words: str = "", more: str = "") -> Path:
+        """A batch script."""
+        path = self.root / "job.sh"
+        snapshot = f"rv_directory {self.root}/snapshot '' ''" if how == "snapshot" else ""
+        source = self.bare if how == "clone" else self.store
+        path.write_text(
+            STEPS.format(
+                lib=self.root / "lib",
+                rv=self.root / "rv",
+                run=self.root / "runs/one",
+                place=self.root,
+                directory=snapshot,
+                more=more,
+                how=how,
+                source=source,
+                commit=self.commit,
+                branch="main",
+                url=self.bare,
+                store=self.store,
+                steps="\n".join(steps),
+                words=words,
+            )
+        )
+        return path
+
+    @property
+    def env(self) -> dict[str, str]:
+        found = {"PATH": os.environ["PATH"], "HOME": str(self.root), "RV_JOB_ID": "41"}
+        return found | {"GIT_CONFIG_GLOBAL": "/dev/null", "GIT_CONFIG_NOSYSTEM": "1"}
+
+    def job(self, *args: str, **more: str) -> subprocess.CompletedProcess[str]:
+        """Run a job to its end."""
+        done = subprocess.run(
+            ["bash", str(self.script(*args, **more))],
+            capture_output=True,
+            text=True,
+            env=self.env,
+            stdin=subprocess.DEVNULL,
+            cwd=self.root,
+        )
+        # on every way out
+        assert list((self.root / "near").glob("*")) == []
+        return done
+
+    def start(self, *args: str) -> subprocess.Popen[str]:
+        """Start a job whose experiment goes on until it is ended."""
+        (self.root / "waits").touch()
+        process = subprocess.Popen(
+            ["bash", str(self.script(*args))],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=self.env,
+            cwd=self.root,
+            start_new_session=True,
+        )
+        until((self.root / "started").exists)
+        return process
+
+    @property
+    def asked(self) -> list[list[str]]:
+        """What dvc was asked, call by call."""
+        words = (self.root / "log").read_text().split("\0")[:-1]
+        calls = []
+        while words:
+            count = int(words.pop(0))
+            calls.append(words[:count])
+            words = words[count:]
+        return calls
+
+    @property
+    def told(self) -> str:
+        """What `ps` will read."""
+        return (self.root / "runs/one/dvc").read_text().strip()
+
+    def kept(self) -> list[str]:
+        """Experiments in the account's repository."""
+        said = runkit.git(self.store, "for-each-ref", "--format=%(refname)", "refs/rvstate/exps")
+        return said.split()
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    """An account and a project."""
+    return Place(tmp_path)
+
+
+def test_a_clone_is_of_the_submitted_commit_though_the_branch_moved(place: Place) -> None:
+    """On the branch of that name; the experiment is kept, pushed, and the workspace is gone."""
+    runkit.git(place.app, "commit", "--quiet", "--allow-empty", "-m", "later")
+    runkit.git(place.app, "push", "--quiet", "origin", "main")
+    done = place.job(words=quote("it's $HOME\n*"))
+    assert done.returncode == 0, done.stderr
+    seen = place.root / "seen"
+    assert runkit.git(seen, "rev-parse", "HEAD").strip() == place.commit
+    assert runkit.git(seen, "symbolic-ref", "--short", "HEAD").strip() == "main"
+    assert place.asked[0] == ["exp", "run", "--pull", "--allow-missing", "it's $HOME\n*"]
+    assert place.told == "pushed experiment tidy-name"
+    base = f"{place.commit[:2]}/{place.commit[2:]}/tidy-name"
+    assert place.kept() == [f"refs/rvstate/exps/one/{base}"]
+    assert base in runkit.git(place.bare, "for-each-ref")
+    assert "EXEC_HEAD" not in runkit.git(place.bare, "for-each-ref")
+    config = (place.root / "config").read_text()
+    assert f'dir = "{place.root}/cache/projects/app"' in config
+    assert (place.root / "cache/projects/app/files").resolve() == place.root / "cache/files"
+
+
+def test_a_commit_that_is_not_to_be_had_is_not_run(place: Place) -> None:
+    """No other commit runs in its place."""
+    place.commit = "f" * 40
+    done = place.job()
+    assert done.returncode == 1
+    assert "no workspace of commit ffff" in done.stderr
+    assert not (place.root / "log").exists()
+    assert (place.root / "runs/one/exit").read_text().startswith("1 ")
+
+
+def test_what_is_not_committed_goes_along(place: Place) -> None:
+    """Changed, new, deleted, links, modes: the workspace is what lay there, HEAD the commit."""
+    ran = runkit.run(place.take())
+    assert ran.lines == [f"stored {place.commit}"], ran.errors
+    snapshot = place.root / "snapshot"
+    runkit.write(snapshot, {"a.py": "changed\n", "new dir/-n w.py": "new\n", ".dvc/config": ""})
+    (snapshot / "link.py").symlink_to("a.py")
+    runkit.write(snapshot, {"tool": "#!/bin/sh\n"}, executable=True)
+    (snapshot / "a.py").chmod(0o444)
+    (place.root / "runs/one/deleted").write_bytes(b"./b.py\0")
+    done = place.job("snapshot", more="rv_read_only")
+    assert done.returncode == 0, done.stderr
+    seen = place.root / "seen"
+    assert runkit.git(seen, "rev-parse", "HEAD").strip() == place.commit
+    status = runkit.git(seen, "status", "--porcelain", "-z").split("\0")
+    assert sorted(filter(None, status)) == [
+        *("A  new dir/-n w.py", "A  tool"),
+        *("D  b.py", "M  a.py", "T  link.py"),
+    ]
+    assert (seen / "a.py").stat().st_mode & 0o200
+    assert (snapshot / "a.py").read_text() == "changed\n"
+    assert not (snapshot / "result.txt").exists()
+
+
+@pytest.mark.parametrize("status", [1, 255])
+def test_a_failure_leaves_its_run_cache_on_the_remote(place: Place, status: int) -> None:
+    """And the exit code is DVC's own."""
+    (place.root / "status").write_text(str(status))
+    done = place.job()
+    assert done.returncode == status
+    assert place.asked[-1] == ["push", "--run-cache"]
+    assert place.told == "pushed the run cache"
+
+
+def test_a_push_that_fails_changes_no_exit_code(place: Place) -> None:
+    """The experiment stays in the account's repository, and log and `ps` say so."""
+    runkit.write(place.root, {"more": "", "steps": ""})
+    steps = ("rv_dvc_url=/nowhere/at/all",)
+    done = place.job("clone", *steps)
+    assert done.returncode == 0
+    assert place.told.startswith("kept experiment tidy-name is on the cluster")
+    assert "rvstate dvc pull" in done.stderr
+    assert len(place.kept()) == 1
+    (place.root / "status").write_text("7")
+    (place.root / "pushes").unlink()
+    done = place.job()
+    assert done.returncode == 7
+    assert place.told.startswith("kept the run cache")
+
+
+def test_without_a_remote_of_dvc_commits_are_pushed_alone(place: Place) -> None:
+    """There is nothing to push files to, which is said."""
+    (place.root / "remotes").write_text("")
+    done = place.job()
+    assert done.returncode == 0
+    assert place.asked[-1] == ["exp", "push", "--no-cache", "origin", "tidy-name"]
+    assert "no DVC remote" in done.stderr
+
+
+def test_a_node_without_remotes_keeps_what_it_made(place: Place) -> None:
+    """It asks no remote for data, and pushes nothing."""
+    assert runkit.run(place.take()).status == 0
+    script = place.script("store")
+    script.write_text(script.read_text().replace("rv_dvc yes", "rv_dvc offline"))
+    done = subprocess.run(["bash", str(script)], env=place.env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    verbs = [words[:2] for words in place.asked]
+    assert verbs == [["checkout", "--quiet"], ["exp", "run"]]
+    assert "--pull" not in place.asked[1]
+    assert place.told.endswith("this node reaches no remote")
+    assert len(place.kept()) == 1
+
+
+def test_a_program_that_listens_may_end_by_itself(place: Place) -> None:
+    """The warning reaches it, and its experiment counts; nobody ends it meanwhile."""
+    listens = "trap 'exit 0' USR1; touch $0.listens; while :; do sleep 0.1; done"
+    text = (place.root / "env/bin/dvc").read_text()
+    stage = f"bash -c {quote(listens)} {place.root}/stage & wait $!; "
+    text = text.replace(
+        "if [ -e", f"if [ -e {place.root}/stages ]; then {stage}fi\n        if [ -e"
+    )
+    runkit.write(place.root, {"env/bin/dvc": text, "stages": ""}, executable=True)
+    script = place.script("clone", "rv_dvc_warning 240")
+    with subprocess.Popen(["bash", str(script)], env=place.env, stderr=subprocess.PIPE) as process:
+        until((place.root / "stage.listens").exists)
+        process.send_signal(signal.SIGUSR1)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 0, errors
+    assert b"in 120 s" in errors
+    assert place.told == "pushed experiment tidy-name"
+
+
+@pytest.mark.parametrize("name", ["TERM", "USR1"])
+def test_an_ended_job_pushes_its_run_cache_and_cleans_up(place: Place, name: str) -> None:
+    """By scancel, and by the warning ahead of the time limit."""
+    process = place.start()
+    started = time.monotonic()
+    if name == "TERM":
+        # to all that belongs to the job, as Slurm does it
+        os.killpg(process.pid, signal.SIGTERM)
+    else:
+        process.send_signal(signal.SIGUSR1)
+    _, errors = process.communicate(timeout=60)
+    assert time.monotonic() - started < 60
+    assert process.returncode != 0, errors
+    assert place.asked[-1] == ["push", "--run-cache"], errors
+    assert place.told == "pushed the run cache"
+    assert list((place.root / "near").glob("*")) == []
+
+
+def test_what_a_killed_job_left_goes_with_the_next(place: Place) -> None:
+    """A workspace whose lock is held is another job's, and stays."""
+    near = place.root / "near"
+    for name in ("dead", "alive"):
+        runkit.write(near, {f"rvstate-dvc-{os.getuid()}-{name}/lock": ""})
+    lock = near / f"rvstate-dvc-{os.getuid()}-alive/lock"
+    with subprocess.Popen(["flock", str(lock), "sleep", "60"]) as holder:
+        try:
+            until(lambda: subprocess.run(["flock", "-n", str(lock), "true"]).returncode)
+            script = place.script()
+            done = subprocess.run(["bash", str(script)], env=place.env, capture_output=True)
+            assert done.returncode == 0
+            assert [p.name for p in near.iterdir()] == [lock.parent.name]
+        finally:
+            holder.terminate()
+
+
+def test_the_projects_script_makes_the_environment_once(place: Place) -> None:
+    """Its result serves later jobs; one that failed is made again."""
+    text = (
+        f"#!/bin/sh\necho ran >>{place.root}/ran\n[ -e {place.root}/good ] || exit 3\n"
+        f"mkdir -p .venv/bin && cp {place.root}/env/bin/* .venv/bin/\n"
+    )
+    runkit.write(place.app, {"init.sh": text})
+    runkit.git(place.app, "add", "--all")
+    runkit.git(place.app, "commit", "--quiet", "-m", "script")
+    runkit.git(place.app, "push", "--quiet", "origin", "main")
+    place.commit = runkit.git(place.app, "rev-parse", "HEAD").strip()
+    step = f"rv_dvc_environment {place.root}/made init.sh .venv"
+    done = place.job("clone", step)
+    assert done.returncode == 1
+    assert "init.sh failed" in done.stderr
+    (place.root / "good").touch()
+    for _ in range(2):
+        done = place.job("clone", step)
+        assert done.returncode == 0, done.stderr
+    assert (place.root / "ran").read_text().split() == ["ran", "ran"]
+    assert (place.root / "seen/.venv").readlink() == place.root / "made/code/.venv"
+
+
+def test_outputs_are_copied_out_of_the_workspace(place: Place) -> None:
+    """`-o` names a path in it; it is gone when the job has ended."""
+    done = place.job("clone", more="rv_keep result.txt")
+    assert done.returncode == 0, done.stderr
+    assert (place.root / "rv/outputs/rv-dvc-41/result.txt").read_text() == "result\n"
+
+
+def test_commits_arrive_and_arrive_again(place: Place) -> None:
+    """Twice, as a difference, killed on the way, into a repository that lost them, once more."""
+    assert runkit.run(place.take()).status == 0
+    assert runkit.run(place.take((place.commit,))).status == 0
+    runkit.git(place.app, "commit", "--quiet", "--allow-empty", "-m", "next")
+    first, place.commit = place.commit, runkit.git(place.app, "rev-parse", "HEAD").strip()
+    thin = place.take((first,))
+    for dies_at in range(8, 90, 7):
+        runkit.run(thin, dies_at=dies_at)
+        runkit.age_locks(place.root)
+    ran = runkit.run(thin)
+    assert ran.lines == [f"stored {place.commit}"], ran.errors
+    assert (place.store / "rvstate-commits").read_text().split()[-1] == place.commit
+    # a purge took them
+    subprocess.run(["rm", "-rf", str(place.store / "objects")], check=True)
+    runkit.git(place.app, "commit", "--quiet", "--allow-empty", "-m", "third")
+    ran = runkit.run(place.take((place.commit,)))
+    assert ran.status == 1
+    assert "the next time all of them are sent" in ran.errors
+    assert not (place.store / "rvstate-commits").exists()
+    assert runkit.run(place.take()).status == 0
+
+
+def test_another_projects_repository_is_not_touched(place: Place) -> None:
+    """Two projects of one name do not share their commits."""
+    assert runkit.run(place.take()).status == 0
+    script = place.take()
+    args = [*script.args]
+    args[4] = "another"
+    ran = runkit.run(Script("dvc_store", tuple(args), script.payload))
+    assert ran.status == 1
+    assert "another project" in ran.errors
+
+
+def test_the_login_node_pushes_what_a_job_could_not(place: Place) -> None:
+    """With the environment's own dvc; then it is told as pushed, and listed so."""
+    place.job("clone", "rv_dvc_url=/nowhere/at/all")
+    assert place.told.startswith("kept")
+    base = f"{place.commit[:2]}/{place.commit[2:]}/tidy-name"
+    asked = (str(place.root), str(place.root), str(place.store), str(place.root / "runs"), "/c")
+    (place.root / "runs/one/receipt.json").write_text("{}")
+    told = runkit.run(Script("dvc_kept", ("list", *asked))).answer
+    assert told is not None
+    assert base in told.first("references").decode()
+    assert told.first("states").decode().startswith("./one/dvc:kept experiment")
+    assert told.first("receipt one") == b"{}"
+    run, cache = str(place.root / "runs/one"), str(place.root / "cache/projects/app")
+    program = str(place.root / "env/bin/dvc")
+    args = (str(place.store), run, program, place.commit, "origin", str(place.bare), cache, "")
+    ran = runkit.run(Script("dvc_kept", ("push", *args)), env=place.env)
+    assert ran.lines == ["pushed experiment tidy-name"], ran.errors
+    assert place.told == "pushed experiment tidy-name"
+    assert base in runkit.git(place.bare, "for-each-ref")
+    assert not list(place.store.parent.glob(".repository.push-*"))

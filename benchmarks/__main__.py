@@ -13,7 +13,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from benchmarks import converge, environments, keepalive, layers, run  # noqa: E402
+from benchmarks import converge, environments, keepalive, layers, run, stages  # noqa: E402
 from benchmarks.measure import Bench  # noqa: E402
 
 SUITES: dict[str, Callable[[Bench], Iterable[str]]] = {
@@ -22,6 +22,7 @@ SUITES: dict[str, Callable[[Bench], Iterable[str]]] = {
     "keepalive": keepalive.rows,
     "layers": layers.rows,
     "run": run.rows,
+    "stages": stages.rows,
 }
 
 

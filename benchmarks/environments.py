@@ -48,7 +48,7 @@ def _unchanged(bench: Bench) -> Iterator[str]:
     for name, files in (("without", {}), ("with", {"requirements.txt": "packaging\n"})):
         project = repository(bench.home / name, {"a.py": "", **files})
         _run(bench, project)
-        mark, before = bench.cluster.logins()["mark"], _state(bench)
+        mark, before = bench.cluster.logins()["mark"], installed(bench)
         _run(bench, project)
         commands.append(bench.cluster.logins(mark)["sessions"][bench.user]["command"])
     if not any("/packaging/" in entry for entry in before):
@@ -56,7 +56,7 @@ def _unchanged(bench: Bench) -> Iterator[str]:
     yield "environments"
     yield "  an unchanged one"
     yield line("remote commands more than without", commands[1] - commands[0], "0", most=0)
-    written = len(set(_state(bench)) ^ set(before))
+    written = len(set(installed(bench)) ^ set(before))
     yield line("files that an installer touched", written, "0", most=0)
 
 
@@ -64,7 +64,7 @@ def _run(bench: Bench, project: Path) -> None:
     bench.run("rvstate", "run", "--json", "-A", "mygroup", "--", "python", "a.py", cwd=project)
 
 
-def _state(bench: Bench) -> list[str]:
+def installed(bench: Bench) -> list[str]:
     """Every file of uv's cache and of the environments, with its last change."""
     places = [f"/scratch/{bench.user}/{name}" for name in (".cache/uv", ".rv/envs", ".rv/tools")]
     shown = bench.cluster.exec("find", *places, "-printf", "%p %C@\n", check=False).stdout

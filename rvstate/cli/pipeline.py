@@ -290,7 +290,6 @@ def _submit(account: Session, asked: Wanted, command: str, *, wait: bool, as_jso
 
 def _finish(account: Session, sent: Sent, command: str, *, wait: bool, as_json: bool) -> int:
     from rvstate.views import pipeline as view
-    from rvstate.workflows.pipeline import listing
 
     if not as_json:
         view.show_sent(sent)
@@ -298,6 +297,8 @@ def _finish(account: Session, sent: Sent, command: str, *, wait: bool, as_json: 
         if as_json:
             click.echo(view.sent_document(command, sent))
         return 0
+    from rvstate.workflows.pipeline import listing
+
     tell = Progress(quiet=as_json)
     try:
         ended = listing.await_end(account, sent.ready.pipeline_id, tell)

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from rvstate.model.job import RunRecord
-from rvstate.model.stage import Stage
 from rvstate.slurm import duration
-from rvstate.staging import Verdict
 from rvstate.views import runs
-from rvstate.workflows.pipeline.listing import Listed, StageState
-from rvstate.workflows.pipeline.prepare import Ready
-from rvstate.workflows.pipeline.submit import Sent
+
+if TYPE_CHECKING:
+    # whoever calls has loaded what the call needs, and no more
+    from rvstate.model.job import RunRecord
+    from rvstate.model.stage import Stage
+    from rvstate.staging import Verdict
+    from rvstate.workflows.pipeline.listing import Listed, StageState
+    from rvstate.workflows.pipeline.prepare import Ready
+    from rvstate.workflows.pipeline.submit import Sent
 
 _SIGNS = {"run": ("+", "green"), "skip": ("=", "white"), "leave": (" ", "white")}
 

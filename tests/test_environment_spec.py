@@ -44,6 +44,17 @@ def test_a_project_without_requirements_has_no_environment() -> None:
     assert made({"requirements.txt": "a"}, Environment(kind="none")) is None
 
 
+def test_what_comes_beside_the_declaration_makes_another_environment() -> None:
+    """It stands in the recipe as well, where the build reads it; without it all stays as it was."""
+    files = {"requirements.txt": "ray[data]\n"}
+    with_tools = spec(PLAIN, Surroundings(), files.get, lambda _: {}, ("pip", "virtualenv"))
+    without = spec(PLAIN, Surroundings(), files.get, lambda _: {})
+    assert with_tools is not None
+    assert without is not None
+    assert "also pip\nalso virtualenv\n" in with_tools.text
+    assert without.digest == digest(files) != with_tools.digest
+
+
 @pytest.mark.parametrize(
     ("files", "source"),
     [

@@ -190,6 +190,7 @@ build() {
     else
         compare_versions
     fi
+    [ -e "$place/whole" ] || install_also || return 1
     [ -s "$place/deferred" ] || [ -e "$place/whole" ] || rm -f "$place/deferred"
     check && list_installed && keep_tools
 }
@@ -357,7 +358,8 @@ finish_main() {
     # nothing that runs in it already may change under it
     gently "$uv" pip freeze --python "$generation/bin/python" 2>/dev/null |
         grep '^[A-Za-z0-9._-]*==' >"$place/pins"
-    install_rest || rv_fail "what was left for the compute node could not be built" || return 1
+    { install_rest && { ! [ -e "$place/whole" ] || install_also; }; } ||
+        rv_fail "what was left for the compute node could not be built" || return 1
     finish_layer || return 1
     cp "$place/deferred" "$place/deferred.was"
     : >"$place/deferred"

@@ -169,6 +169,16 @@ install_here() {
     [ "$(recipe internet)" != no ] || fetch
 }
 
+# What the recipe adds to what is declared, from where that comes and in versions that fit it.
+install_also() {
+    [ -n "$(recipe also)" ] || return 0
+    index_options >"$place/options"
+    set -- "$uv" pip install --python "$generation/bin/python" --requirement "$place/options"
+    if [ -s "$place/versions" ]; then set -- "$@" --constraint "$place/versions"; fi
+    for name in $(recipe also); do set -- "$@" "$name"; done
+    (cd -- "$place/sources" && aloud "$@") || rv_fail "$(recipe also | paste -s -d ' ' -) could not be installed"
+}
+
 # A purge that took single files of the cache: the package that uv could not link is fetched anew.
 mend_cache() {
     name=$(sed -n 's/.*Failed to install: .*(\([A-Za-z0-9._-]*\)==.*/\1/p' "$place/said" | head -n 1)

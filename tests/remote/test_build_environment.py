@@ -52,6 +52,7 @@ class Place:
         state: str = "state",
         token: str = "token",
         backup: Path | str = "",
+        recipe: str = RECIPE,
     ) -> Script:
         generation = self.generation(digest)
         return Script(
@@ -70,7 +71,7 @@ class Place:
                 str(backup),
             ),
             archive.bundle(
-                {"recipe": RECIPE.format(digest=digest), "check.py": ""},
+                {"recipe": recipe.format(digest=digest), "check.py": ""},
                 {"inputs": ("./require ments.txt",)},
             ),
         )
@@ -97,6 +98,19 @@ def test_an_environment_is_built_checked_stamped_and_linked(place: Place) -> Non
     stamp = (place.generation("d1") / ".rvstate-environment").read_text()
     assert stamp.splitlines() == ["d1", "Python 3.99"]
     assert (place.root / "tools/installed").read_text() == "torch\n"
+
+
+def test_what_the_recipe_adds_comes_from_where_the_rest_does(place: Place) -> None:
+    """Behind what is declared, with the indexes of the requirements; a failure is one."""
+    (place.root / "work/code/require ments.txt").write_text("--find-links /wheels\ntorch\n")
+    recipe = RECIPE + "also pip\nalso virtualenv\n"
+    assert run(place.script(recipe=recipe)).status == 0
+    installs = [call for call in place.calls() if call.startswith("pip install")]
+    options = place.generation("d1") / ".rvstate/options"
+    assert installs[-1].endswith(f" --requirement {options} pip virtualenv")
+    assert options.read_text() == "--find-links /wheels\n"
+    (place.root / "tools/refuse").touch()
+    assert run(place.script(digest="d2", recipe=recipe)).status == 1
 
 
 def test_again_is_a_no_op(place: Place) -> None:

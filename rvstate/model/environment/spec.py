@@ -83,6 +83,7 @@ def spec(
     site: Surroundings,
     read: Callable[[str], str | None],
     below: Callable[[str], dict[str, str]],
+    also: tuple[str, ...] = (),
 ) -> EnvironmentSpec | None:
     """The environment that a project declares, or None where it declares none.
 
@@ -91,6 +92,7 @@ def spec(
         site: What the site adds.
         read: The text of a file below the project's root; None where there is none.
         below: The files at or below a path, each with something that changes with it.
+        also: Packages that it gets beside what is declared.
 
     Raises:
         ConfigError: The declaration contradicts itself, or a file is missing.
@@ -139,6 +141,7 @@ def spec(
         *(("group", name) for name in dict.fromkeys(wanted.groups)),
         *(("deferred", name.lower()) for name in sorted(set(wanted.deferred))),
         *((("relocatable", "yes"),) if wanted.relocatable else ()),
+        *(("also", name) for name in also),
     )
     told = (
         ("imports", "declared" if wanted.imports is None else "named"),

@@ -78,7 +78,7 @@ def declared(
             )
         return found
 
-    found = spec(_wanted(settings.environment, asked), around, read, below)
+    found = spec(_wanted(settings.environment, asked), around, read, below, _also(session))
     if found is not None and found.inputs:
         sent = {file.path for file in tree.files}
         missing = [name for name in found.inputs if name not in sent]
@@ -88,6 +88,15 @@ def declared(
                 "Take it out of .gitignore or .rvignore.",
             )
     return found
+
+
+def _also(session: Session) -> tuple[str, ...]:
+    """What an environment gets that stages are to add packages to, by Ray's plugins."""
+    if session.config.settings.pipeline.backend == "slurm":
+        return ()
+    from rvstate.rayplan import NEEDED
+
+    return NEEDED
 
 
 def place(session: Session, asked: str) -> RemotePath | None:

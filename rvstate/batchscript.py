@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from rvstate import sweep
-from rvstate.model.job import Array, JobSpec, StageStep
+from rvstate.model.job import Array, JobSpec, RayStep, StageStep
 from rvstate.model.site import Site
 from rvstate.paths import RemotePath
 from rvstate.shell import assignment, join, quote
@@ -80,7 +80,9 @@ def render(spec: JobSpec) -> str:
         sources = "" if spec.dvc else spec.sources
         parts.append(f"rv_directory {_words((spec.snapshot, spec.subdirectory, sources))}")
     if spec.stage is not None:
-        parts += _stage(spec.stage, spec.library)
+        parts += [f". {quote(spec.library / 'stage.sh')} || exit 1", *_stage(spec.stage)]
+    if spec.ray is not None:
+        parts += _pipeline(spec.ray, spec.library)
     parts.append("rv_enter")
     if spec.stage is not None:
         parts.append(f"rv_stage_begin {quote(spec.library)}")
@@ -92,7 +94,13 @@ def render(spec: JobSpec) -> str:
         parts.append(f"rv_keep {_words(spec.keep)}")
     if spec.fronted and not spec.start:
         parts += [f". {quote(spec.library / 'launch.sh')} || exit 1", "rv_launchers"]
-    if spec.dvc is not None:
+    if spec.ray is not None:
+        counts = (str(spec.ray.nodes), str(spec.ray.copies))
+        parts += [
+            f". {quote(spec.run_directory / 'ray' / 'ray.sh')} || exit 1",
+            f"rv_ray {_words((spec.library, *counts))}",
+        ]
+    elif spec.dvc is not None:
         parts += _experiment(spec)
     else:
         parts.append(f"{_LAST[spec.start]} {_command(spec)}")
@@ -111,7 +119,29 @@ def _experiment(spec: JobSpec) -> list[str]:
     return [*experiment.steps(spec.dvc, spec.library), last]
 
 
-def _stage(stage: StageStep, library: RemotePath) -> list[str]:
+def _pipeline(ray: RayStep, library: RemotePath) -> list[str]:
+    """Where stages that run in one job have their files."""
+    found = [
+        f". {quote(library / 'stage.sh')} || exit 1",
+        assignment("RV_PIPELINE_DIR", ray.data, export=True),
+    ]
+    return [*found, f"rv_links {_words(ray.links)}"] if ray.links else found
+
+
+def stage_cases(stages: Iterable[StageStep]) -> str:
+    """What each of several stages of one job is: `. FILE NAME` says it, as a job of its own would.
+
+    Args:
+        stages: The stages.
+    """
+    lines = ["# shellcheck shell=bash", 'case "$1" in']
+    for stage in stages:
+        lines += [f"    {quote(stage.name)})", *(f"        {step}" for step in _stage(stage))]
+        lines.append("        ;;")
+    return "\n".join((*lines, "esac", ""))
+
+
+def _stage(stage: StageStep) -> list[str]:
     """What makes the job a stage; the words of its key hold no line break."""
     key = (f"{word} {value}" for word, value in stage.key)
     given = (
@@ -123,8 +153,7 @@ def _stage(stage: StageStep, library: RemotePath) -> list[str]:
         ("rv_folders", stage.folders),
         ("rv_links", stage.links),
     )
-    steps = (f"{step} {_words(words)}" for step, words in given if words)
-    return [f". {quote(library / 'stage.sh')} || exit 1", *steps]
+    return [f"{step} {_words(words)}" for step, words in given if words]
 
 
 def _array(array: Array, named: bool) -> list[str]:

@@ -6,11 +6,14 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
+from rvstate import assets, batchscript
 from rvstate.errors import ConfigError
+from rvstate.model.job import JobSpec
 from rvstate.model.runtime_env import RuntimeEnv
 from rvstate.model.stage import Pipeline, Stage
 from rvstate.slurm import memory
 from rvstate.stages import RUNNER, items_path
+from rvstate.staging import Verdict
 
 # What Ray's plugins for pip and uv need of the environment that they clone
 # (ray/_private/runtime_env/pip.py and uv.py).
@@ -50,6 +53,44 @@ def copies(stages: Iterable[Stage]) -> int:
     """How many environments of its own Ray makes on a node that runs all of these stages."""
     added = (stage.runtime_env for stage in stages)
     return len({json.dumps(runtime_env(one)) for one in added if one is not None and one.layered})
+
+
+def run_files(spec: JobSpec) -> dict[str, str]:
+    """What a run that is a stage, or several on Ray, brings along: path to text.
+
+    Args:
+        spec: The job.
+    """
+    files: dict[str, str] = {}
+    commands = [spec.command]
+    if spec.ray is not None:
+        files = {
+            "ray/ray.sh": assets.script("ray"),
+            "ray/driver.py": assets.program("ray_driver"),
+            "ray/plan.json": spec.ray.plan,
+            "ray/stages.sh": batchscript.stage_cases(spec.ray.stages),
+        }
+        found = json.loads(spec.ray.plan)["chains"]
+        commands = [tuple(one["command"]) for chain in found for one in chain["stages"]]
+    if any(command[: len(RUNNER)] == RUNNER for command in commands):
+        files |= {f"python/{path}": text for path, text in assets.pipeline_modules().items()}
+    return files
+
+
+def together(pipeline: Pipeline, verdicts: tuple[Verdict, ...]) -> tuple[Verdict, ...]:
+    """The same with all stages of a chain that runs: what passes between them is kept nowhere.
+
+    Args:
+        pipeline: The pipeline.
+        verdicts: What becomes of each stage by itself.
+    """
+    decided = {verdict.stage: verdict for verdict in verdicts}
+    for chain in chains(pipeline):
+        first = next((name for name in chain if decided[name].runs), "")
+        if first:
+            why = f"it is in one chain with {first}, which runs"
+            decided |= {n: Verdict(n, "run", why) for n in chain if not decided[n].runs}
+    return tuple(decided[verdict.stage] for verdict in verdicts)
 
 
 def chains(pipeline: Pipeline) -> tuple[tuple[str, ...], ...]:

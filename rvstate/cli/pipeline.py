@@ -44,6 +44,7 @@ _CHOICE = (
     ),
     click.option("--force", is_flag=True, help="Also run stages that have not changed."),
 )
+_CODE = click.argument("code", metavar="[FILE.py:NAME]", default="", required=False)
 _WAIT = click.option(
     "-w", "--wait", is_flag=True, help="Wait until all have ended; exit code 1 if one failed."
 )
@@ -65,6 +66,7 @@ def pipeline() -> None:
 
 
 @pipeline.command()
+@_CODE
 @_choice_options
 @click.option("--dry-run", is_flag=True, help="Show plan and batch scripts; submit nothing.")
 @_WAIT
@@ -72,6 +74,7 @@ def pipeline() -> None:
 @json_option
 @account_options
 def run(
+    code: str,
     stages: tuple[str, ...],
     environments: tuple[str, ...],
     force: bool,
@@ -86,7 +89,8 @@ def run(
     """Submit the stages that have to run, each behind those that it follows.
 
     A stage whose inputs, code, environment and command are unchanged, and whose outputs are there,
-    is skipped. Where one fails, those that need it are cancelled.
+    is skipped. Where one fails, those that need it are cancelled. FILE.py:NAME is a pipeline that
+    is written as code, in the place of the declared one.
     """
     from rvstate.workflows.pipeline.prepare import Wanted
 
@@ -95,7 +99,7 @@ def run(
             "--resume takes up what was asked for then.", "rvstate pipeline run --resume"
         )
     account = _account(cluster, site, host, as_json=as_json)
-    asked = Wanted(Path.cwd(), stages, environments, force)
+    asked = Wanted(Path.cwd(), stages, environments, force, code=code)
     if resume:
         from rvstate.workflows.pipeline.submit import resume_pipeline
 
@@ -109,10 +113,12 @@ def run(
 
 
 @pipeline.command()
+@_CODE
 @_choice_options
 @json_option
 @account_options
 def plan(
+    code: str,
     stages: tuple[str, ...],
     environments: tuple[str, ...],
     force: bool,
@@ -128,16 +134,18 @@ def plan(
     from rvstate.workflows.pipeline.prepare import Wanted
 
     account = _account(cluster, site, host, as_json=as_json)
-    asked = Wanted(Path.cwd(), stages, environments, force)
+    asked = Wanted(Path.cwd(), stages, environments, force, code=code)
     return _plan(account, asked, "pipeline plan", scripts=False, as_json=as_json)
 
 
 @pipeline.command()
+@_CODE
 @click.option("--from", "begin", required=True, metavar="STAGE", help="The first of them.")
 @_WAIT
 @json_option
 @account_options
 def rerun(
+    code: str,
     begin: str,
     wait: bool,
     as_json: bool,
@@ -152,7 +160,7 @@ def rerun(
     from rvstate.workflows.pipeline.prepare import Wanted
 
     account = _account(cluster, site, host, as_json=as_json)
-    asked = Wanted(Path.cwd(), begin=begin)
+    asked = Wanted(Path.cwd(), begin=begin, code=code)
     return _submit(account, asked, "pipeline rerun", wait=wait, as_json=as_json)
 
 

@@ -123,13 +123,37 @@ class StageStep:
 
 
 @dataclass(frozen=True, slots=True)
+class RayStep:
+    """What makes a job several stages of a pipeline, on a Ray of its nodes.
+
+    Args:
+        data: The pipeline's directory.
+        nodes: How many there are.
+        copies: How many environments of its own Ray may make on a node.
+        plan: What `remote/ray_driver.py` runs, as JSON.
+        stages: The stages that run.
+    """
+
+    data: RemotePath
+    nodes: int
+    copies: int
+    plan: str
+    stages: tuple[StageStep, ...]
+
+    @property
+    def links(self) -> tuple[str, ...]:
+        """Names at the snapshot's top that lead to the same names in `data`."""
+        return tuple(dict.fromkeys(name for stage in self.stages for name in stage.links))
+
+
+@dataclass(frozen=True, slots=True)
 class Part:
     """The pipeline that a run is a stage of.
 
     Args:
         pipeline: The pipeline's id.
         name: The pipeline's name.
-        stage: Which stage the run is.
+        stage: Which stage the run is; of several the first.
         plan: Every stage in order: its name, its run's id or empty, and why it runs or does not.
     """
 
@@ -176,6 +200,7 @@ class JobSpec:
         chain: Its segments; None for one.
         dvc: What its experiment needs; None where DVC does not run.
         stage: What makes it a stage of a pipeline; None for a run of its own.
+        ray: What makes it several stages at once, on Ray; or None.
     """
 
     run_id: str
@@ -207,6 +232,7 @@ class JobSpec:
     chain: Chain | None = None
     dvc: Experiment | None = None
     stage: StageStep | None = None
+    ray: RayStep | None = None
 
 
 @dataclass(frozen=True, slots=True)

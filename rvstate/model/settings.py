@@ -6,7 +6,7 @@ Tables and keys are the documented ones of `~/.rv/config.toml` (docs/configurati
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from rvstate.model.site import Purge
@@ -208,6 +208,7 @@ class Pipeline:
 
     name: str | None = None
     backend: Literal["slurm", "ray-data", "ray-actors"] = "slurm"
+    resources: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -315,6 +315,8 @@ rv_ray_rest() {
 rv_ray_note() {
     rv_ray=${BASH_SOURCE[0]%/*}
     rv_run_dir=$RV_RUN_DIR
+    # what goes wrong with a stage is not the end of the run
+    rv_entered=$$
     rv_library=$RV_RAY_LIBRARY
     # several stages may be under way
     RV_RUN_DIR=$rv_ray/records/$2

@@ -71,6 +71,7 @@ main() {
     each arrive || return 1
     each whole_environment || return 0
     submitted=''
+    each begin_stage || return 1
     each submit_stage "$@" || return 1
     run=$notes
     prune
@@ -146,6 +147,13 @@ whole_environment() {
     return 1
 }
 
+# Several stages may be one run.
+begin_stage() {
+    if has_job; then return 0; fi
+    place=$data/.rvstate/stages/$stage
+    (umask 077 && mkdir -p "$place") && printf '%s\n' "$id" | rv_store "$place/run" 600
+}
+
 submit_stage() {
     if has_job; then
         tell_job
@@ -157,8 +165,6 @@ submit_stage() {
         tell_job
         return 0
     fi
-    place=$data/.rvstate/stages/$stage
-    (umask 077 && mkdir -p "$place") && printf '%s\n' "$id" | rv_store "$place/run" 600 || return 1
     waits=$(behind)
     date +%s | rv_store "$run/intent" 600 || return 1
     if ! ask_sbatch "$@" ${waits:+"--dependency=afterok$waits" --kill-on-invalid-dep=yes} "$run/job.sh"; then

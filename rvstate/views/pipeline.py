@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from rvstate.workflows.pipeline.listing import Listed, StageState
     from rvstate.workflows.pipeline.prepare import Ready
     from rvstate.workflows.pipeline.submit import Sent
+    from rvstate.workflows.run.prepared import Prepared
 
 _SIGNS = {"run": ("+", "green"), "skip": ("=", "white"), "leave": (" ", "white")}
 
@@ -33,8 +34,9 @@ def show_plan(ready: Ready) -> None:
         shown = click.style(f"  {verdict.reason}{where}", dim=not verdict.runs)
         click.echo(f" {click.style(sign, fg=colour, bold=verdict.runs)} {name}{shown}")
     skipped = sum(verdict.action == "skip" for verdict in ready.verdicts)
-    left = len(ready.verdicts) - skipped - len(ready.runs)
-    parts = [f"{len(ready.runs)} to run", f"{skipped} skipped"]
+    running = sum(verdict.runs for verdict in ready.verdicts)
+    left = len(ready.verdicts) - skipped - running
+    parts = [f"{running} to run", f"{skipped} skipped"]
     if left:
         parts.append(f"{left} not selected")
     click.echo(f"Plan: {', '.join(parts)}.")
@@ -52,7 +54,7 @@ def show_scripts(ready: Ready) -> None:
     for run in ready.runs:
         assert run.part is not None
         click.echo()
-        click.secho(f"stage {run.part.stage}:", bold=True)
+        click.secho(f"stage {_stages(run)}:", bold=True)
         click.echo(run.text, nl=False)
 
 
@@ -68,9 +70,15 @@ def show_sent(sent: Sent) -> None:
         waits = ", ".join(other.name.removeprefix(f"{run.part.name}-") for other in run.spec.after)
         behind = f"  behind {waits}" if waits else ""
         sign = click.style("✓", fg="green")
-        click.echo(f"{sign} job {sent.jobs[run.run_id]}  {run.part.stage}{behind}")
+        click.echo(f"{sign} job {sent.jobs[run.run_id]}  {_stages(run)}{behind}")
     click.echo(f"  files {sent.ready.data}")
     click.echo("  next: rvstate pipeline ps")
+
+
+def _stages(run: Prepared) -> str:
+    """The stages that a run is."""
+    assert run.part is not None
+    return ", ".join(name for name, of, _ in run.part.plan if of == run.run_id)
 
 
 def show_pipeline(listed: Listed) -> None:
@@ -124,7 +132,13 @@ def _document(
     remote_commands: int,
     states: Mapping[str, str] | None = None,
 ) -> str:
-    runs_by_stage = {run.part.stage: run for run in ready.runs if run.part is not None}
+    runs_by_stage = {
+        name: run
+        for run in ready.runs
+        if run.part is not None
+        for name, of, _ in run.part.plan
+        if of == run.run_id
+    }
 
     def row(verdict: Verdict) -> dict[str, Any]:
         run = runs_by_stage.get(verdict.stage)

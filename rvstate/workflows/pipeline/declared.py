@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rvstate.errors import ConfigError
 from rvstate.model.project import Project
@@ -13,12 +13,15 @@ from rvstate.model.stage import Pipeline, declared, pipeline
 from rvstate.paths import component
 from rvstate.workflows.session import Session
 
+if TYPE_CHECKING:
+    from rvstate.workflows.pipeline.prepare import Wanted
+
 
 def declared_pipeline(
     session: Session,
     project: Project,
     read: Callable[[str], str | None],
-    environments: Iterable[str] = (),
+    asked: Wanted,
 ) -> Pipeline:
     """The project's pipeline.
 
@@ -26,11 +29,17 @@ def declared_pipeline(
         session: Whose settings count.
         project: The project.
         read: The text of a file below its root; None where there is none.
-        environments: What `--stage-env` says, which goes over the declaration.
+        asked: What the user asked for: `--stage-env` goes over the declaration, and a pipeline
+            as code stands in its place.
 
     Raises:
         ConfigError: There are no stages, or something about them is wrong.
     """
+    if asked.code:
+        from rvstate.workflows.pipeline.code import coded
+
+        found = coded(session, project, read, asked.code, asked.directory)
+        return _with_environments(found, asked.environments, read)
     tables: dict[str, Any] = {}
     for layer in session.config.stages:
         tables |= layer.table
@@ -45,6 +54,13 @@ def declared_pipeline(
     found = pipeline(
         component(said.name or project.name), declared(tables, where, read), said.backend
     )
+    return _with_environments(found, asked.environments, read)
+
+
+def _with_environments(
+    found: Pipeline, environments: Iterable[str], read: Callable[[str], str | None]
+) -> Pipeline:
+    """The pipeline with what `--stage-env` says."""
     given = dict(stage_env(text, read) for text in environments)
     for name in given:
         found.stage(name)

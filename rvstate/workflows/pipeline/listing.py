@@ -53,8 +53,9 @@ class Listed:
 
     @property
     def records(self) -> tuple[RunRecord, ...]:
-        """The runs of its stages."""
-        return tuple(stage.record for stage in self.stages if stage.record is not None)
+        """The runs of its stages, each once: on Ray one run is several."""
+        found = (stage.record for stage in self.stages if stage.record is not None)
+        return tuple({record.run_id: record for record in found}.values())
 
     @property
     def is_over(self) -> bool:

@@ -11,7 +11,7 @@ from rvstate import batchscript, command, diff, git, notification, probe, reques
 from rvstate.errors import ConfigError, RefusedError
 from rvstate.model.environment.package import Package, package_files
 from rvstate.model.environment.package import package as own_package
-from rvstate.model.job import Dependency, Part, StageStep
+from rvstate.model.job import Dependency, JobSpec, Part, StageStep
 from rvstate.model.layout import Layout, Workspace
 from rvstate.model.observed import ObservedState
 from rvstate.model.project import Project, Scan, Tree, difference
@@ -66,6 +66,7 @@ class Wanted:
         environments: As `--stage-env` says them.
         force: Whether what has not changed runs, too.
         begin: The stage from which on all run, whatever has changed; or empty.
+        code: `FILE:NAME` of a pipeline that is written as code; empty for the declared one.
         pipeline_id: The pipeline to take up again, or empty.
         only: Of one that is taken up again the stages that were to run.
     """
@@ -75,6 +76,7 @@ class Wanted:
     environments: tuple[str, ...] = ()
     force: bool = False
     begin: str = ""
+    code: str = ""
     pipeline_id: str = ""
     only: tuple[str, ...] = ()
 
@@ -119,12 +121,7 @@ def prepare_pipeline(session: Session, asked: Wanted, tell: Callable[[str], None
     tell(f"looking at {session.label}")
     project = replace(project_at(session, asked.directory), subdirectory="")
     read = reader(project)
-    pipeline = declared_pipeline(session, project, read, asked.environments)
-    if pipeline.backend != "slurm":
-        raise RefusedError(
-            f"Stages on {pipeline.backend} are not submitted yet.",
-            'Write backend = "slurm" in [pipeline], or leave it out.',
-        )
+    pipeline = declared_pipeline(session, project, read, asked)
     if len(pipeline.stages) > _MOST:
         raise ConfigError(f"There are {len(pipeline.stages)} stages.", f"At most {_MOST} can be.")
     chosen = asked.only or staging.select(pipeline, asked.stages)
@@ -149,8 +146,11 @@ def prepare_pipeline(session: Session, asked: Wanted, tell: Callable[[str], None
     workspace = layout.workspace(project.name, project.branch_component)
     check_identity(observed, workspace, project)
     base = environment.choose(declared, about.words, layout, project, workspace, observed)
-    laid = _laid(session, pipeline, base)
-    looked = _Looked(session, project, scan, layout, workspace, observed, package, base, laid, read)
+    laid = _laid(session, pipeline, base) if pipeline.backend == "slurm" else {}
+    looked = Looked(
+        *(session, project, scan, layout, workspace, observed, package, base, laid, read),
+        ray=pipeline.backend != "slurm",
+    )
     # what is wrong with any stage is said today, not when its turn comes
     links = {s.name: staging.links(s, scan.tree) for s in pipeline.stages}
     tell("looking at the stages")
@@ -159,6 +159,10 @@ def prepare_pipeline(session: Session, asked: Wanted, tell: Callable[[str], None
     keys = {stage.name: _key(looked, stage) for stage in pipeline.stages}
     forced = _forced(pipeline, asked, chosen)
     verdicts = staging.decide(pipeline, chosen, keys, reads, known, forced)
+    if looked.ray:
+        from rvstate.rayplan import together
+
+        verdicts = together(pipeline, verdicts)
     if asked.only:
         # what was decided then is what is taken up
         verdicts = tuple(
@@ -199,7 +203,7 @@ def _laid(session: Session, pipeline: Pipeline, base: Chosen) -> dict[RuntimeEnv
 
 
 @dataclass(frozen=True, slots=True)
-class _Looked:
+class Looked:
     """What all stages share."""
 
     session: Session
@@ -212,9 +216,10 @@ class _Looked:
     base: Chosen
     layers: dict[RuntimeEnv, Layer]
     read: Callable[[str], str | None]
+    ray: bool
 
 
-def _known(looked: _Looked, pipeline: Pipeline, reads: dict[str, tuple[str, ...]]) -> Known:
+def _known(looked: Looked, pipeline: Pipeline, reads: dict[str, tuple[str, ...]]) -> Known:
     """What the cluster says of the stages; one remote command."""
     paths = dict.fromkeys(
         path for stage in pipeline.stages for path in (*reads[stage.name], *stage.outputs)
@@ -258,30 +263,33 @@ def _check_active(pipeline: Pipeline, verdicts: tuple[Verdict, ...], known: Know
             )
 
 
-def _environment(looked: _Looked, stage: Stage) -> tuple[str, RemotePath | None]:
+def _environment(looked: Looked, stage: Stage) -> tuple[str, RemotePath | None]:
     """What names a stage's environment, and where it lies if rvstate builds it."""
     layer = _layer(looked, stage)
     if layer is not None:
         return layer.key, layer.place
     base = looked.base
-    if base.spec is None or base.generation is None:
-        return (base.spec.path if base.spec is not None else _NO_ENVIRONMENT), None
-    return base.generation.name, base.generation
+    name = base.spec.path if base.spec is not None else _NO_ENVIRONMENT
+    if base.spec is not None and base.generation is not None:
+        name = base.generation.name
+    if looked.ray:
+        from rvstate.workflows.pipeline.ray import environment as by_ray
+
+        name = by_ray(looked.session, stage.runtime_env, name)
+    return name, base.generation if base.spec is not None else None
 
 
-def _layer(looked: _Looked, stage: Stage) -> Layer | None:
+def _layer(looked: Looked, stage: Stage) -> Layer | None:
     return looked.layers.get(stage.runtime_env) if stage.runtime_env is not None else None
 
 
-def _needed(
-    looked: _Looked, pipeline: Pipeline, verdicts: tuple[Verdict, ...]
-) -> tuple[Layer, ...]:
+def _needed(looked: Looked, pipeline: Pipeline, verdicts: tuple[Verdict, ...]) -> tuple[Layer, ...]:
     """The layers of the stages that run, each once."""
     found = (_layer(looked, pipeline.stage(v.stage)) for v in verdicts if v.runs)
     return tuple({layer.key: layer for layer in found if layer is not None}.values())
 
 
-def _key(looked: _Looked, stage: Stage) -> Key:
+def _key(looked: Looked, stage: Stage) -> Key:
     if not stage.command:
         raise ConfigError(f"Stage {stage.name} has no command.", "Add one.")
     words = command.resolve(stage.command)
@@ -290,7 +298,7 @@ def _key(looked: _Looked, stage: Stage) -> Key:
 
 
 def _runs(
-    looked: _Looked,
+    looked: Looked,
     pipeline: Pipeline,
     verdicts: tuple[Verdict, ...],
     keys: dict[str, Key],
@@ -300,12 +308,14 @@ def _runs(
 ) -> tuple[Prepared, ...]:
     """The jobs that the stages which run become."""
     ids = {
-        verdict.stage: f"{pipeline_id[:-2]}{number:02x}"
+        # on Ray one run is all of them
+        verdict.stage: f"{pipeline_id[:-2]}{1 if looked.ray else number:02x}"
         for number, verdict in enumerate(verdicts, 1)
         if verdict.runs
     }
     plan = tuple((v.stage, ids.get(v.stage, ""), v.reason) for v in verdicts)
     found = []
+    steps = {}
     for stage in pipeline.stages:
         if stage.name not in ids:
             continue
@@ -320,6 +330,9 @@ def _runs(
             folders=stage.folders,
             variables=stage.runtime_env.env_vars if stage.runtime_env is not None else (),
         )
+        steps[stage.name] = step
+        if looked.ray:
+            continue
         after = tuple(
             Dependency(ids[name], f"{pipeline.name}-{name}", "", "ok")
             for name in pipeline.needs(stage)
@@ -327,11 +340,15 @@ def _runs(
         )
         part = Part(pipeline_id, pipeline.name, stage.name, plan)
         found.append(_run(looked, stage, step, after, part, ids[stage.name]))
+    if looked.ray and steps:
+        from rvstate.workflows.pipeline.ray import ray_run
+
+        return (ray_run(looked, pipeline, steps, plan, pipeline_id, next(iter(ids.values()))),)
     return tuple(found)
 
 
 def _run(
-    looked: _Looked,
+    looked: Looked,
     stage: Stage,
     step: StageStep,
     after: tuple[Dependency, ...],
@@ -343,7 +360,7 @@ def _run(
     settings, site = session.config.settings, session.config.site
     order = Order(
         words=stage.command,
-        request=_request(session, stage),
+        request=stage_request(session, stage),
         name=f"{part.name}-{stage.name}",
         keep=(),
         directory=Path(project.root),
@@ -371,12 +388,33 @@ def _run(
         launch,
         run_id,
     )
-    snapshot = looked.workspace.snapshots / f"{part.name}-{part.pipeline}"
     spec = replace(
         spec,
         after=after,
         stage=step,
         variables=tuple(sorted({**dict(spec.variables), **dict(step.variables)}.items())),
+    )
+    return prepared(
+        looked, order, spec, part, tuple(f"stage {stage.name}: {one}" for one in launch.notices)
+    )
+
+
+def prepared(
+    looked: Looked, order: Order, spec: JobSpec, part: Part, notices: tuple[str, ...]
+) -> Prepared:
+    """A run of a pipeline, ready to be submitted.
+
+    Args:
+        looked: What all stages share.
+        order: What it runs.
+        spec: Its job, which gets the pipeline's snapshot.
+        part: What it is of the pipeline.
+        notices: What the user should know.
+    """
+    session, project, tree, base = looked.session, looked.project, looked.scan.tree, looked.base
+    snapshot = looked.workspace.snapshots / f"{part.name}-{part.pipeline}"
+    spec = replace(
+        spec,
         # nothing of one stage's code is another's to change
         read_only=True,
         snapshot=snapshot,
@@ -387,7 +425,7 @@ def _run(
         options=replace(
             spec.options,
             comment=token.comment(
-                run_id, f"{part.pipeline} {token.words(spec.options.comment)}".rstrip()
+                spec.run_id, f"{part.pipeline} {token.words(spec.options.comment)}".rstrip()
             ),
         ),
     )
@@ -395,7 +433,7 @@ def _run(
     code_state = looked.observed.texts.get(looked.workspace.manifest, "").strip()
     known = known_tree(session, looked.workspace, code_state, tree)
     return Prepared(
-        run_id=run_id,
+        run_id=spec.run_id,
         project=project,
         tree=tree,
         change=difference(known or Tree(()), tree),
@@ -413,12 +451,12 @@ def _run(
         text=batchscript.render(spec),
         package=package_files(looked.package, git.version(project)) if looked.package else (),
         order=order,
-        notices=tuple(f"stage {stage.name}: {notice}" for notice in launch.notices),
+        notices=notices,
         part=part,
     )
 
 
-def _request(session: Session, stage: Stage) -> Request:
+def stage_request(session: Session, stage: Stage) -> Request:
     """What a stage asks of the scheduler, as `rvstate run` would be told it."""
     said = stage.resources
     asked = Request(

@@ -213,15 +213,15 @@ def _script(session: Session, ready: Ready) -> Script:
     """What takes the snapshot and submits every stage."""
     first = ready.runs[0]
     words, queue, history = scheduler(session, first.layout)
-    stages = (
-        word
-        for run in ready.runs
-        for word in (
-            run.part.stage if run.part else "",
+    stages = tuple(
+        (
+            name,
             run.run_id,
             run.spec.environment or "",
             " ".join(other.run_id for other in run.spec.after),
         )
+        for run in ready.runs
+        for name in _stages(run)
     )
     return Script(
         "submit_stages",
@@ -238,12 +238,18 @@ def _script(session: Session, ready: Ready) -> Script:
             queue,
             history,
             join(_ending(words)),
-            str(len(ready.runs)),
-            *stages,
+            str(len(stages)),
+            *(word for stage in stages for word in stage),
             *words,
         ),
         _parcels(session, ready.runs),
     )
+
+
+def _stages(run: Prepared) -> tuple[str, ...]:
+    """The stages that a run is: one, or on Ray several."""
+    assert run.part is not None
+    return tuple(step.name for step in run.spec.ray.stages) if run.spec.ray else (run.part.stage,)
 
 
 def _ending(words: tuple[str, ...]) -> tuple[str, ...]:

@@ -70,6 +70,7 @@ def receipt(session: Session, prepared: Prepared, job: str | None) -> dict[str, 
         "dvc": asdict(spec.dvc) if spec.dvc else None,
         "after": [asdict(d) for d in spec.after],
         "stage": asdict(spec.stage) if spec.stage else None,
+        "ray": spec.ray is not None,
         "part": asdict(prepared.part) if prepared.part else None,
         # what its script was rendered from, so that it can be made once more
         "spec": told(spec),
@@ -86,7 +87,7 @@ def told(spec: JobSpec) -> dict[str, Any]:
     it.
     """
     options = _values(replace(spec.options, dependency=""))
-    told = replace(spec, after=(), array=None, chain=None, dvc=None, stage=None)
+    told = replace(spec, after=(), array=None, chain=None, dvc=None, stage=None, ray=None)
     return {**_values(told), "options": options}
 
 
@@ -103,6 +104,11 @@ def spec_in(found: dict[str, Any]) -> JobSpec:
         ConfigError: The receipt is of another version of rvstate.
     """
     said = found.get("spec")
+    if found.get("ray"):
+        raise ConfigError(
+            f"Run {found.get('run_id')} is several stages of a pipeline, on Ray.",
+            "Run them again with `rvstate pipeline rerun --from STAGE`.",
+        )
     try:
         values = {key: _tuples(value) for key, value in dict(said).items()}  # type: ignore[arg-type]
         options = SbatchOptions(**{k: _tuples(v) for k, v in values.pop("options").items()})

@@ -203,6 +203,10 @@ def run_texts(session: Session, prepared: Prepared) -> dict[str, str]:
         files["choices"] = "".join(f"{join(words)}\n" for words in prepared.spec.choices)
     if prepared.spec.announce:
         files |= _notify_files(session, prepared)
+    if prepared.part is not None:
+        from rvstate.rayplan import run_files
+
+        files |= run_files(prepared.spec)
     return files
 
 

@@ -130,7 +130,9 @@ rv_ray_node() {
     trap 'rv_terminated=yes; exit 143' TERM INT HUP
     rv_ray_sweep
     rv_ray_own
+    # all ports are such as are free: those that Ray would take by itself another job may have
     words=(--block "--node-ip-address=$rv_ray_address" --disable-usage-stats --metrics-export-port=0
+        --min-worker-port=0 --max-worker-port=0 --dashboard-agent-listen-port=0
         "--num-cpus=${SLURM_CPUS_ON_NODE:-$(getconf _NPROCESSORS_ONLN)}")
     # what Ray finds by itself is the machine's memory, of which the job may have a part
     if [ "${SLURM_MEM_PER_NODE:-0}" -gt 0 ]; then
@@ -140,6 +142,8 @@ rv_ray_node() {
         rv_ray_choose "$2"
         words+=(--head --port=0 --include-dashboard=false --dashboard-host=127.0.0.1
             "--temp-dir=$rv_ray_place")
+        # where grpc is, Ray starts one more server, which cannot be switched off
+        if python -c 'import grpc' 2>/dev/null; then words+=("--ray-client-server-port=$(rv_port 21001)"); fi
         rv_ray_tell &
     else
         rv_ray_join "$2"

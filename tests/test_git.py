@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 
 from rvstate import git as door
 from rvstate.errors import RefusedError
-from rvstate.model.project import Tree, difference
+from rvstate.git import files as files_door
+from rvstate.git import repository as repository_door
+from rvstate.model.project import File, Project, Tree, difference
 from tests.runkit import ODD_NAMES, git, repository, write
 
 
@@ -234,7 +236,7 @@ def test_clones_are_one_project_and_namesakes_are_not(root: Path, tmp_path: Path
     assert not common(one, two)
 
 
-def common(one: door.Project, two: door.Project) -> set[str]:
+def common(one: Project, two: Project) -> set[str]:
     """What lets one into the workspace of the other."""
     return {*one.identities, *one.formerly} & {*two.identities}
 
@@ -294,8 +296,10 @@ def test_the_first_commit_is_looked_for_once(root: Path, monkeypatch: pytest.Mon
     head = git(root, "rev-parse", "HEAD").strip()
     assert firsts == {head: head}
     asked: list[str] = []
-    ask = door._git
-    monkeypatch.setattr(door, "_git", lambda r, *w, **m: asked.append(w[0]) or ask(r, *w, **m))
+    ask = repository_door.ask
+    monkeypatch.setattr(
+        repository_door, "ask", lambda r, *w, **m: asked.append(w[0]) or ask(r, *w, **m)
+    )
     assert door.inspect(root, firsts).identities == first.identities
     assert "rev-list" not in asked
 
@@ -344,12 +348,12 @@ def test_a_second_scan_reads_only_what_changed(root: Path, monkeypatch: pytest.M
     first = door.scan(project, {})
     # their change times are of just now, which may be the same tick as a later edit
     assert first.seen == {}
-    monkeypatch.setattr(door, "_RACY", -(10**18))
+    monkeypatch.setattr(files_door, "_RACY", -(10**18))
     first = door.scan(project, {})
     assert set(first.seen) == {"a", "b"}
     read: list[str] = []
-    digest = door._digest
-    monkeypatch.setattr(door, "_digest", lambda path: read.append(path) or digest(path))
+    digest = files_door._digest
+    monkeypatch.setattr(files_door, "_digest", lambda path: read.append(path) or digest(path))
     assert door.scan(project, first.seen).tree == first.tree
     assert read == []
     write(root, {"b": "2"})
@@ -417,5 +421,5 @@ def test_the_difference_of_two_trees_names_emptied_directories() -> None:
     assert ([f.path for f in found.changed], found.same_paths) == (["i"], False)
 
 
-def _file(name: str) -> door.File:
-    return door.File(name, "f", "00", 1)
+def _file(name: str) -> File:
+    return File(name, "f", "00", 1)

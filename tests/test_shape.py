@@ -101,6 +101,7 @@ ASIDE = {
     "diff": {"diff", "schedule"},
     "desired": {"notification"},
     "batchscript": {"experiment", "sweep"},
+    "git": {"git"},
     "history": {"git"},
     "elements": {"sweep"},
     "request": {"shape"},

@@ -1,6 +1,6 @@
 """TOML files as values, and careful edits of the user's own file (the door to tomlkit)."""
 
-from rvstate.config.edit import differences, key_type, preview, raw, set_keys
+from rvstate.config.edit import differences, key_type, preview, raw, set_keys, wrong
 from rvstate.config.layers import cluster_names, load
 from rvstate.config.project import project_file, raw_project, set_project_keys
 from rvstate.config.sites import keep_site, load_site, read_site, site_names, site_text
@@ -43,4 +43,5 @@ __all__ = [
     "site_text",
     "toml",
     "write",
+    "wrong",
 ]

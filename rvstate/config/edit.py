@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from rvstate import schema
+from rvstate.config.checks import check_layer
 from rvstate.config.layers import lay
 from rvstate.config.text import as_table, parse, private_home, read_text, without_empty, write
-from rvstate.config.values import Config, config_path, home
+from rvstate.config.values import Config, Layer, config_path, home
 from rvstate.errors import ConfigError, nearest
 from rvstate.model.settings import Preset, Settings
 from rvstate.schema import Table
@@ -120,6 +121,23 @@ def differences(values: Mapping[str, Any], table: Table) -> tuple[tuple[str, Any
     """
     rows = ((key, value, _get(table, place(key))) for key, value in values.items())
     return tuple(row for row in rows if row[2] != _plain(row[1]))
+
+
+def wrong(key: str, value: Any, name: str) -> str:
+    """Why a key cannot have this value, in one sentence; empty where it can.
+
+    Args:
+        key: A "table.key".
+        value: What it would be set to.
+        name: Where the value is from, for the sentence.
+    """
+    table: Table = {}
+    _put(table, place(key), _plain(value))
+    try:
+        check_layer(Layer(name, table))
+    except ConfigError as error:
+        return error.message
+    return ""
 
 
 def preview(values: Mapping[str, Any], *, cluster: str | None = None) -> Config:

@@ -79,10 +79,13 @@ def _import(
     project: bool,
 ) -> Import:
     translated = rdvc.translated(config_door.read_toml(source), project=project)
-    changes = config_door.differences(translated.values, table)
+    why = {k: config_door.wrong(k, v, str(source)) for k, v in translated.values.items()}
+    unfit = tuple((key, text) for key, text in why.items() if text)
+    fit = {key: value for key, value in translated.values.items() if not why[key]}
+    changes = config_door.differences(fit, table)
     # what is configured already stays
     other = {key for key, _, before in changes if before is not None}
     stays = tuple((key, f"{target} has another value, which stays") for key in sorted(other))
-    values = {key: value for key, value in translated.values.items() if key not in other}
+    values = {key: value for key, value in fit.items() if key not in other}
     rest = tuple(change for change in changes if change[0] not in other)
-    return Import(source, target, values, rest, (*translated.left, *stays), keep)
+    return Import(source, target, values, rest, (*translated.left, *unfit, *stays), keep)

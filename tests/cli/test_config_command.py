@@ -103,7 +103,7 @@ def test_rdvcs_settings_are_taken_over_once(
     (project / ".rdvc").mkdir(parents=True)
     (project / "sub").mkdir()
     subprocess.run(["git", "init", "-q", str(project)], check=True)
-    theirs = '[run]\nwckey = "thesis"\ninstance = "g5.xlarge"\nodd = 1\n'
+    theirs = '[run]\nwckey = "thesis"\ninstance = "g5.xlarge"\nodd = 1\nbegin = "soon"\n'
     (project / ".rdvc" / "config.toml").write_text(theirs)
     mine = tmp_path / "home" / ".config" / "rdvc" / "config.toml"
     mine.parent.mkdir(parents=True)
@@ -115,6 +115,7 @@ def test_rdvcs_settings_are_taken_over_once(
     assert ' set connection.user = "me"' in shown
     assert "connection.host: " in shown.partition("Without a counterpart")[2]
     assert "run.odd: rvstate has no such setting" in shown
+    assert "defaults.begin in " in shown.partition("Without a counterpart")[2]
     assert not (project / "rvstate.toml").exists()
     done = rvstate(*words, "-y", cwd=project / "sub")
     assert done.returncode == 0, done.stderr

@@ -203,7 +203,8 @@ def _check_words(said: dict[str, str], site: Site) -> None:
         if site.scheduler == "process":
             raise RefusedError(
                 f"Jobs of this machine start at once, so there is no --{key}.",
-                "Leave it out, or run it on a cluster: `rvstate init` connects to one.",
+                f"Leave it out (--{key} '' where a setting or preset says it), or run it on a "
+                "cluster: `rvstate init` connects to one.",
             )
 
 

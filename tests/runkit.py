@@ -263,14 +263,16 @@ class Laptop:
 
 
 class Terminal:
-    """`rvstate up` in a terminal of its own."""
+    """`rvstate up`, or another command, in a terminal of its own."""
 
-    def __init__(self, laptop: Laptop, cwd: Path, *words: str) -> None:
+    def __init__(self, laptop: Laptop, cwd: Path, *words: str, command: str = "up") -> None:
         self.seen = b""
         self.pid, self.master = pty.fork()
         if self.pid == 0:
             os.chdir(cwd)
-            os.execve(sys.executable, [sys.executable, "-m", "rvstate", "up", *words], laptop.env)
+            os.execve(
+                sys.executable, [sys.executable, "-m", "rvstate", command, *words], laptop.env
+            )
 
     def read(self, seconds: float) -> bool:
         """Take what comes; False at the end."""

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.runkit import Laptop, Terminal
+
 Rvstate = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
@@ -192,3 +194,35 @@ def test_a_part_takes_its_own_options_only(rvstate: Rvstate, tmp_path: Path) -> 
         assert done.returncode == 64, words
         assert said in done.stderr
     assert (project / "rvstate.toml").read_text() == "[presets.big]\ncpus = 8\n"
+
+
+def test_the_parts_ask_show_and_take_no_for_an_answer(tmp_path: Path) -> None:
+    """Each question has what is there as its answer; nothing is written before the yes."""
+    project = tmp_path / "project"
+    project.mkdir()
+    (project / "rvstate.toml").write_text("[presets.big]\ncpus = 8\n[defaults]\nwckey = 'old'\n")
+    before = (project / "rvstate.toml").read_bytes()
+    laptop = Laptop(tmp_path, "[connection]\nhost = 'far.invalid'\n")
+
+    def asked(answer: str) -> tuple[int, str]:
+        wizard = Terminal(laptop, project, "project", command="init")
+        assert "Presets: big." in wizard.expect("each run has (empty: none):", "big\n")
+        wizard.expect("counts it under (empty: none) [old]:", "new\n")
+        shown = wizard.expect("Write this to", answer)
+        assert 'defaults.preset = "big"' in shown
+        assert 'defaults.wckey = "new"  (was "old")' in shown
+        return wizard.end()
+
+    status, said = asked("n\n")
+    assert (status, "Nothing was written" in said) == (130, True)
+    assert (project / "rvstate.toml").read_bytes() == before
+    status, said = asked("y\n")
+    assert (status, "Written: " in said) == (0, True)
+    told = tomllib.loads((project / "rvstate.toml").read_text())["defaults"]
+    assert told == {"wckey": "new", "preset": "big"}
+    # once more there is nothing to ask about
+    wizard = Terminal(laptop, project, "project", command="init")
+    wizard.expect("each run has (empty: none) [big]:", "\n")
+    wizard.expect("counts it under (empty: none) [new]:", "\n")
+    status, said = wizard.end()
+    assert (status, "nothing was changed" in said) == (0, True)

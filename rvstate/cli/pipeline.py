@@ -173,12 +173,14 @@ def ps(
 ) -> int:
     """Show the stages of a pipeline that was submitted.
 
-    PIPELINE is an id or a name; default: the newest.
+    PIPELINE is an id or a name; default: the newest of the project and branch in front of you.
     """
     from rvstate.views import pipeline as view
     from rvstate.workflows.pipeline import listing
 
-    found = listing.find(listing.pipelines(session(cluster, site, host)), name)
+    # one that is named may be of any project
+    here = None if name else Path.cwd()
+    found = listing.find(listing.pipelines(session(cluster, site, host), here), name)
     if as_json:
         click.echo(view.listed_document("pipeline ps", found))
     else:
@@ -201,13 +203,14 @@ def logs(
 ) -> int:
     """Show what the newest run of a stage has written.
 
-    With -f the exit code is the stage's own.
+    The stage is one of the project and branch in front of you. With -f the exit code is the
+    stage's own.
     """
     from rvstate.cli.jobs import show_logs
     from rvstate.workflows.pipeline import listing
 
     account = session(cluster, site, host)
-    record = listing.newest_of(listing.pipelines(account), stage)
+    record = listing.newest_of(listing.pipelines(account, Path.cwd()), stage)
     return show_logs(account, record, follow=follow, tail=tail)
 
 
@@ -226,14 +229,15 @@ def stop(
 ) -> int:
     """End the stages of the newest pipeline that wait or run; all, or those that are named.
 
-    What needs a stage that is ended is cancelled with it.
+    It is that of the project and branch in front of you. What needs a stage that is ended is
+    cancelled with it.
     """
     from rvstate.views import pipeline as view
     from rvstate.workflows import jobs
     from rvstate.workflows.pipeline import listing
 
     account = session(cluster, site, host)
-    found = listing.pipelines(account)
+    found = listing.pipelines(account, Path.cwd())
     newest = listing.find(found, None)
     chosen = tuple(listing.newest_of(found, name) for name in stages) or newest.records
     active = tuple(record for record in chosen if not record.is_over)

@@ -9,8 +9,8 @@
 # shellcheck shell=sh
 
 # rv_path_digests BASE WORK PATH...: a line `DIGEST PATH` for each path, `- PATH` where there is none.
-# BASE: where relative paths begin.  WORK: an empty directory of the caller's on BASE's file system,
-# where `known` may hold tables, and `table` is the new one behind it.  1 where something could not be
+# BASE: where relative paths begin.  WORK: a directory for this alone, on BASE's file system, empty but
+# that `known` may hold tables; `table` is the new one behind it.  1 where something could not be
 # read, or changed meanwhile.
 rv_path_digests() {
     rv_work=$2

@@ -114,6 +114,8 @@ foreign() {
     for path in "$1"/aside-*; do
         if [ -e "$path" ]; then return 0; fi
     done
+    # what a pipeline made, or was given
+    if [ -n "$(find "$1/data" ! -type d -print 2>/dev/null | head -n 1)" ]; then return 0; fi
     [ -d "$1/code" ] || return 1
     [ -f "$1/files" ] || return 0
     [ -n "$({

@@ -115,17 +115,17 @@ rv_take_digests() {
     if ! (
         # shellcheck source=/dev/null
         . "$rv_library/lib.sh" && rv_path_digests "$RV_PIPELINE_DIR" "$work" "$@"
-    ) >"$work/digests"; then
+    ) >"$RV_RUN_DIR/digests"; then
         rm -rf "$work"
         return 1
     fi
-    missing=$(sed -n 's/^- //p' "$work/digests")
+    missing=$(sed -n 's/^- //p' "$RV_RUN_DIR/digests")
     if [ -n "$missing" ]; then
         printf 'rvstate: %s %s is not in %s\n' "$word" "${missing%%$'\n'*}" "$RV_PIPELINE_DIR" >&2
         rm -rf "$work"
         return 1
     fi
-    sed "s/^/$word /" "$work/digests" >>"$RV_RUN_DIR/stage" && cat "$work/table" >>"$rv_stage_place/.table" &&
+    sed "s/^/$word /" "$RV_RUN_DIR/digests" >>"$RV_RUN_DIR/stage" && cat "$work/table" >>"$rv_stage_place/.table" &&
         if [ "$word" = output ]; then mv "$rv_stage_place/.table" "$rv_stage_place/table"; fi
     missing=$?
     rm -rf "$work"

@@ -141,6 +141,17 @@ def test_without_the_scheduler_nothing_goes(place: Place) -> None:
     assert place.snapshot.is_dir()
 
 
+def test_a_workspace_keeps_what_its_pipeline_made(place: Place) -> None:
+    """It may be in no other place; empty directories are nothing."""
+    (place.space / "data/deep").mkdir(parents=True)
+    (place.space / "data/deep/made").touch()
+    assert "not sent from here" in place.remove("workspace", str(place.space), "0").lines[0]
+    assert (place.space / "identity").exists()
+    (place.space / "data/deep/made").unlink()
+    place.remove("workspace", str(place.space), "0")
+    assert not (place.space / "identity").exists()
+
+
 def test_a_workspace_keeps_what_is_not_ours(place: Place) -> None:
     """Files that were not sent hold all of it; files beside stay, and are said."""
     write(place.space, {"code/li\nne": "mine"})

@@ -5,8 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
-from rvstate.errors import ConfigError
+from rvstate import git
+from rvstate.errors import ConfigError, RefusedError
 from rvstate.model.job import Part, RunRecord
 from rvstate.slurm.states import FINISHED, JobState
 from rvstate.workflows import jobs
@@ -68,14 +70,29 @@ class Listed:
         return all(record.state is JobState.COMPLETED for record in self.records)
 
 
-def pipelines(session: Session) -> tuple[Listed, ...]:
-    """The newest pipelines on the account, newest first; one remote command."""
+def pipelines(session: Session, here: Path | None = None) -> tuple[Listed, ...]:
+    """The newest pipelines on the account, newest first; one remote command.
+
+    Args:
+        session: Which account.
+        here: Where the user stands: those of that project and branch count; in no project all do.
+    """
+    wanted = _place(session, here) if here is not None else None
     answer = session.transport.run(jobs.question(session, _RECENT))
     found: dict[str, list[RunRecord]] = {}
     for record in jobs.read_runs(session, answer):
-        if record.part is not None:
+        if record.part is not None and wanted in (None, (record.project, record.branch)):
             found.setdefault(record.part.pipeline, []).append(record)
     return tuple(_listed(found[name]) for name in sorted(found, reverse=True))
+
+
+def _place(session: Session, here: Path) -> tuple[str, str | None] | None:
+    """Project and branch, by which runs know where they came from; None in no project."""
+    try:
+        project = git.inspect(here, session.state.firsts())
+    except RefusedError:
+        return None
+    return project.name, project.branch
 
 
 def _listed(records: list[RunRecord]) -> Listed:
@@ -97,7 +114,8 @@ def find(found: tuple[Listed, ...], wanted: str | None) -> Listed:
             return one
     if wanted is None:
         raise ConfigError(
-            "No pipeline was submitted on this account yet.", "Start one: `rvstate pipeline run`."
+            "No pipeline of this project was submitted on this account yet.",
+            "Start one: `rvstate pipeline run`.",
         )
     known = ", ".join(f"{one.part.pipeline} ({one.part.name})" for one in found[:5])
     raise ConfigError(

@@ -166,6 +166,8 @@ def steps(found: Experiment, library: str) -> list[str]:
         lines.append(_step("rv_dvc_package", found.sources, "yes" if found.extensions else ""))
     if found.place is not None:
         lines.append(_step("rv_dvc_environment", found.place, found.script, found.venv))
+    for index, words in enumerate(found.queued):
+        lines.append(_step("rv_dvc_queued", str(index), *words))
     if found.warning:
         lines.append(_step("rv_dvc_warning", str(found.warning)))
     return lines

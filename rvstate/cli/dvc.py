@@ -22,6 +22,7 @@ from rvstate.errors import ConfigError
 from rvstate.experiment import WORDS
 from rvstate.views import runs as view
 from rvstate.workflows.dvc import pull as pulling
+from rvstate.workflows.dvc import run_all
 from rvstate.workflows.dvc.fitting import asked_in
 from rvstate.workflows.run.prepare import prepare
 from rvstate.workflows.run.submit import submit, tested
@@ -119,6 +120,9 @@ def run(
     arguments: tuple[str, ...] = options.pop("arguments")
     _check_order(arguments)
     here = Path.cwd()
+    if run_all.is_queueing(arguments):
+        click.echo(run_all.queue_here(here, arguments), nl=False)
+        return 0
     account = session(cluster, site, host, project=project_root(here))
     if not as_json:
         view.show_where(account.config)
@@ -129,6 +133,7 @@ def run(
     if account.config.settings.dvc.script and not order.environment:
         # the script's environment is made by the job
         order = replace(order, environment="none")
+    order = run_all.with_queue(order)
     tell = Progress(quiet=as_json)
     prepared = prepare(account, order, tell, ahead=not dry_run)
     tell.done()
@@ -138,6 +143,10 @@ def run(
         view.show_dry_run(prepared, said, as_json=as_json, command="dvc run")
         return 0
     done = submit(account, prepared, tell)
+    if order.dvc and order.dvc.queued and prepared.spec.array:
+        left = run_all.taken(here, order.dvc.queued, prepared.spec.array.indices)
+        if left:
+            click.echo(f"rvstate: {left}", err=True)
     return finish(account, done, tell, "log" if follow else "", as_json)
 
 

@@ -3,8 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from rvstate.paths import RemotePath
+
+
+class Waiting(NamedTuple):
+    """An experiment in DVC's queue on this machine.
+
+    Args:
+        name: Its name.
+        baseline: The commit that it starts from.
+        files: A commit of the files that it is to run with, parameters set.
+        words: What it was queued with, beside names and parameters.
+    """
+
+    name: str
+    baseline: str
+    files: str
+    words: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,11 +32,15 @@ class Asked:
         mode: `snapshot`, with what is not committed, or `clone`, of the remote.
         pull: Whether data that is missing is fetched from the DVC remote first.
         live: Whether the Git remote itself is asked if it has the commit.
+        queued: Experiments of DVC's own queue; empty for what stands in front of the user.
+        gathered: A commit that leads to all of theirs, or empty.
     """
 
     mode: str = "snapshot"
     pull: bool = True
     live: bool = False
+    queued: tuple[Waiting, ...] = ()
+    gathered: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +48,8 @@ class Experiment:
     """What the steps of `remote/dvc.sh` are told.
 
     Args:
-        how: `snapshot`, `clone` in the job, or `store`: cloned on the login node beforehand.
+        how: `snapshot`, `clone` in the job, `store`: cloned on the login node beforehand, or
+            `queued`: what DVC's queue on the user's machine had.
         source: The account's bare repository, or the URL that is cloned.
         commit: The full hash.
         branch: Git's name, empty for a detached HEAD.
@@ -48,6 +70,8 @@ class Experiment:
         place: Where the project's script made its environment, or is to; None without a script.
         script: That script, below the project's root.
         venv: The environment that it makes, below the project's root.
+        queued: For each element of an array the commit to start from, the commit of its files, and
+            what else it is given.
         warning: Seconds ahead of the end at which the job is warned; 0 for not at all.
     """
 
@@ -72,6 +96,7 @@ class Experiment:
     place: RemotePath | None = None
     script: str = ""
     venv: str = ""
+    queued: tuple[tuple[str, ...], ...] = ()
     warning: int = 0
 
 

@@ -9,7 +9,7 @@
 # rv_dvc_repository HOW SOURCE COMMIT BRANCH NAME URL PREFIX SUBDIRECTORY: where the commits come from.
 # HOW: snapshot (SOURCE is the account's bare repository, and what differs from the commit comes from
 # the snapshot and from `deleted` in the run's directory), store (the same without a snapshot), or
-# clone (SOURCE is cloned).  NAME and URL: the Git remote, empty where the project has none.
+# queued (the files are those of a commit, see rv_dvc_queued), or clone (SOURCE is cloned).  NAME and URL: the Git remote, empty where the project has none.
 # PREFIX: where in the repository the project is, empty or ended by a slash; SUBDIRECTORY: where in
 # the project the command runs.
 rv_dvc_repository() {
@@ -25,6 +25,18 @@ rv_dvc_repository() {
     rv_dvc_extensions=
     rv_dvc_script=
     rv_dvc_warned=0
+    rv_dvc_files=
+    rv_dvc_more=()
+}
+
+# rv_dvc_queued INDEX BASELINE FILES ARGUMENT...: what element INDEX of the array runs: the files of commit
+# FILES, as an experiment that starts from BASELINE, with these arguments more.
+rv_dvc_queued() {
+    [ "$1" = "$RV_ARRAY_INDEX" ] || return 0
+    rv_dvc_commit=$2
+    rv_dvc_files=$3
+    shift 3
+    rv_dvc_more=("$@")
 }
 
 # rv_dvc_author NAME EMAIL: who the commits of experiments are from.
@@ -101,7 +113,7 @@ rv_dvc_job() {
     [ -z "$rv_dvc_stopped" ] || exit 143
     # for who is killed: stages that have ended are in the cache
     rv_dvc_tell "kept what its stages came to is in DVC's cache on the cluster and not pushed: the job was killed"
-    rv_dvc_experiment "$@"
+    rv_dvc_experiment "$@" "${rv_dvc_more[@]}"
     status=$?
     # nothing is left to be ended: what Slurm does not kill goes on to save and push
     trap '' TERM INT USR1
@@ -211,6 +223,10 @@ rv_dvc_make() {
     fi
     if [ -n "$rv_dvc_url" ] && ! git remote add "$rv_dvc_remote" "$rv_dvc_url" 2>/dev/null; then
         git remote set-url "$rv_dvc_remote" "$rv_dvc_url"
+    fi
+    if [ -n "$rv_dvc_files" ]; then
+        git read-tree --reset -u "$rv_dvc_files" ||
+            rv_give_up "the files of the queued experiment, commit $rv_dvc_files, cannot be had; nothing was run"
     fi
     if [ "$rv_dvc_how" = snapshot ]; then
         rv_dvc_overlay || rv_give_up "what was not committed could not be put into $root; nothing was run"

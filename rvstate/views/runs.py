@@ -95,7 +95,8 @@ def show_submitted(submitted: Submitted) -> None:
     if prepared.spec.snapshot is not None:
         click.echo(f"  snapshot {prepared.spec.snapshot}")
     elif prepared.spec.dvc is not None:
-        click.echo(f"  clone of {prepared.spec.dvc.url}")
+        queued = prepared.spec.dvc.how == "queued"
+        click.echo("  from DVC's queue here" if queued else f"  clone of {prepared.spec.dvc.url}")
     if prepared.spec.environment:
         click.echo(f"  environment {prepared.spec.environment}")
     if not prepared.spec.choices:

@@ -33,12 +33,6 @@ def checked(session: Session, order: Order, project: Project) -> tuple[Repositor
     # what cannot be is said before anything connects
     given = order.words[len(experiment.WORDS) :]
     overrides.sweep(given)
-    if {"--queue", "--run-all"} & {argument.option for argument in overrides.read(given)}:
-        raise ConfigError(
-            "DVC's own queue would be the job's, and gone when the job ends (--queue, --run-all).",
-            "Leave it out: `rvstate dvc run -S model.lr=0.1,0.2` makes an experiment of each "
-            "value, and they wait in Slurm's queue.",
-        )
     found = history.repository(project, session.config.settings.dvc.remote)
     notices = experiment.check(found, order.dvc.mode)
     if order.dvc.mode == "clone" and order.dvc.live:
@@ -108,9 +102,15 @@ def fitted(
     modules = session.config.settings.modules
     around = (modules.python or site.modules.python or "", settings.venv)
     made = Experiment(
-        how="snapshot" if not clone else "store" if offline else "clone",
+        how="queued"
+        if asked.queued
+        else "snapshot"
+        if not clone
+        else "store"
+        if offline
+        else "clone",
         source=url if clone and not offline else store,
-        commit=found.commit,
+        commit=asked.gathered or found.commit,
         branch=found.branch or "",
         remote=found.remote,
         url=url,
@@ -125,7 +125,8 @@ def fitted(
         links=experiment.links(settings.links),
         near=_path(settings.workspace, layout, "workspace") or "",
         pull="offline" if offline else "yes" if asked.pull else "no",
-        deleted=found.deleted if not clone else (),
+        deleted=found.deleted if not clone and not asked.queued else (),
+        queued=tuple((one.baseline, one.files, *one.words) for one in asked.queued),
         sources=spec.sources,
         extensions=spec.extensions,
         place=layout.scripted(project.name, experiment.script_digest(tree, settings.script, around))
@@ -138,8 +139,8 @@ def fitted(
     return replace(
         spec,
         dvc=made,
-        snapshot=None if clone else spec.snapshot,
-        read_only=spec.read_only and not clone,
+        snapshot=None if clone or asked.queued else spec.snapshot,
+        read_only=spec.read_only and not clone and not asked.queued,
         options=replace(spec.options, signal=f"B:USR1@{lead}" if lead else ""),
     )
 

@@ -217,7 +217,9 @@ def _push(session: Session, kept: Kept) -> tuple[dict[str, str], tuple[str, ...]
             continue
         index = run[len(job.run_id) + 1 :]
         place = job.run_directory / f"elements/{index}" if index else job.run_directory
-        args = (found.store, place, program, found.commit, found.remote, found.url, found.cache)
+        # of DVC's queue each experiment has its own
+        commit = found.queued[int(index)][0] if found.queued and index else found.commit
+        args = (found.store, place, program, commit, found.remote, found.url, found.cache)
         answer = session.transport.run(
             Script("dvc_kept", ("push", *args, job.variables_file or ""))
         )

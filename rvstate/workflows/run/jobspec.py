@@ -190,11 +190,20 @@ def _experiments(order: Order, site: Site, run_id: str) -> tuple[Array | None, t
     from rvstate import experiment, overrides  # only runs of DVC need them
 
     given = order.words[len(experiment.WORDS) :]
-    pairs = overrides.sweep(given)
+    queued = order.dvc.queued if order.dvc else ()
+    if queued:
+        # what each is given else, stands in a step of its own
+        given = ("-n", "{experiment}")
+        pairs: tuple[tuple[str, tuple[str, ...]], ...]
+        pairs = (("experiment", tuple(one.name for one in queued)),)
+    else:
+        pairs = overrides.sweep(given)
     found = sweep.array(order.array, pairs, site.max_array_size)
     if found is None:
         return None, order.words
     _need_scheduler(site, "--array, -S NAME=A,B")
+    if queued:
+        return found, (*experiment.WORDS, *given)
     called = f"sweep-{run_id.rpartition('-')[2]}"
     return found, (*experiment.WORDS, *overrides.command(given, called))
 

@@ -9,7 +9,7 @@ from typing import Any
 from rvstate.errors import (
     ConfigError,
 )
-from rvstate.model.experiment import Asked
+from rvstate.model.experiment import Asked, Waiting
 from rvstate.request import Request
 
 
@@ -99,5 +99,10 @@ def ordered(found: dict[str, Any], directory: Path, run_id: str = "") -> Order:
         total_time=str(order.get("total_time", "")),
         signal=str(order.get("signal", "")),
         retries=order.get("retries"),
-        dvc=Asked(**order["dvc"]) if order.get("dvc") else None,
+        dvc=_asked(order["dvc"]) if order.get("dvc") else None,
     )
+
+
+def _asked(found: dict[str, Any]) -> Asked:
+    queued = (Waiting(name, b, f, tuple(words)) for name, b, f, words in found.get("queued", ()))
+    return Asked(**{**found, "queued": tuple(queued)})

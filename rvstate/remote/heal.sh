@@ -100,7 +100,7 @@ heal_layer() {
     branch=${damaged%/*}
     [ -d "$branch" ] || return 0
     rv_lock "$branch/lock" "$patience" || return 1
-    adopt "$damaged"
+    adopt_all
     if sound "$damaged" || ! [ -d "$damaged" ]; then return 0; fi
     recall
     if unharmed; then
@@ -129,6 +129,7 @@ heal_layer() {
         said=${said##*"$rv_newline"}
         rv_fail "it could not be built again: ${said#rvstate: }" || return 1
     }
+    trap 'rm -rf "$inputs"; rv_unlock' EXIT
     exchange "$damaged" && printf 'it was built again\n%s' "$(printf '%s\n' "$said" | sed -n 's/^note /; /p')" | tr -d '\n'
 }
 
@@ -149,13 +150,6 @@ find_uv() {
     uv=$(PATH=$PATH:$HOME/.local/bin:$HOME/.cargo/bin:$tools/bin && command -v uv) ||
         { read -r uv <"$damaged/.rvstate/tools" && [ -x "$uv" ]; } 2>/dev/null ||
         rv_fail "there is no uv to build it with; run converge again"
-}
-
-# What was added by hand, and what a job saw added whose traces a purge has taken with it.
-find_extra() {
-    distributions "$damaged" | sed 's/==.*//' | plain >"$damaged/.rvstate/names"
-    added "$damaged" | sed -n 's/^added //p'
-    if [ -s "$damaged/.rvstate/added" ]; then by_name "$damaged/.rvstate/names" <"$damaged/.rvstate/added"; fi
 }
 
 # As a run's build does it, and what was added by hand on top.

@@ -18,11 +18,26 @@ sound() {
     [ "$state" != damaged ]
 }
 
+# What was added to $damaged by hand, and what a job saw added whose traces a purge has taken with it.
+find_extra() {
+    distributions "$damaged" | sed 's/==.*//' | plain >"$damaged/.rvstate/names"
+    added "$damaged" | sed -n 's/^added //p'
+    if [ -s "$damaged/.rvstate/added" ]; then by_name "$damaged/.rvstate/names" <"$damaged/.rvstate/added"; fi
+}
+
+# Put in place what killed menders of the branch had whole already, for its directory is needed.
+adopt_all() {
+    for one in "$branch"/.healing/*; do
+        if [ -d "$one" ]; then adopt "$branch/${one##*/}"; fi
+    done
+}
+
 # build_layer RECIPE CHECK: make the layer $at over $base in $generation, stamped; RECIPE are its own
 # lines, CHECK is the program that checks.
 build_layer() {
     whole_base && room || return 1
-    rm -rf "${generation%/*}" && mkdir -p "${generation%/*}" && clone_base || return 1
+    half=${generation%/*}
+    rm -rf "$half" && mkdir -p "${generation%/*}" && clone_base || return 1
     place=$generation/.rvstate
     mkdir "$place" && { cat "$1" && sed -e '/^digest /d' "$base/.rvstate/recipe"; } >"$place/recipe" &&
         cp "$2" "$place/check.py" || return 1
@@ -43,6 +58,7 @@ build_layer() {
 
 # A layer of a damaged base would be damaged, too.
 whole_base() {
+    [ "${whole-}" != "$base" ] || return 0
     if ! [ -s "$base/.rvstate-environment" ] || ! [ -x "$base/bin/python" ]; then
         rv_fail "the environment that it is a layer of, $base, is not there; the next rvstate run builds it" || return 1
     fi
@@ -50,12 +66,14 @@ whole_base() {
         printf '%s damaged\n' "$(date +%s)" | rv_store "$base/.rvstate/verified" 644
         rv_fail "the environment that it is a layer of, $base, lost files; rvstate converge mends it" || return 1
     fi
+    whole=$base
 }
 
 # All of the base as links; where a file system knows none, as copies.
 clone_base() {
     mkdir "$generation" || return 1
     printf 'linking the files of %s\n' "${base##*/}" >&2
+    copied=
     for one in "$base"/* "$base"/.[!.]*; do
         case ${one##*/} in
             # tools lock that of each environment
@@ -65,8 +83,11 @@ clone_base() {
         if link_entry || link_entry; then continue; fi
         nice cp -a -- "$one" "$generation/" ||
             rv_fail "the files of $base could not be copied; is the file system full?" || return 1
-        printf 'note files cannot be linked there, so each layer is a copy: more space, more time\n'
+        copied=yes
     done
+    if [ -n "$copied" ]; then
+        printf 'note files cannot be linked there, so each layer is a copy: more space, more time\n'
+    fi
     repath "$base" "$generation"
 }
 
@@ -216,7 +237,8 @@ install_lines() {
         set -- "$uv" pip install --python "$generation/bin/python" "$@"
     fi
     for one in fixed versions; do
-        if [ -s "$place/$one" ] && [ -z "${free_to_move-}" ]; then set -- "$@" --constraint "$place/$one"; fi
+        # where hashes are asked for they are asked of these, too; afterwards it is looked at all the same
+        if [ -s "$place/$one" ] && [ -z "${free_to_move-}" ] && ! grep -q -e --hash "$place/lines"; then set -- "$@" --constraint "$place/$one"; fi
     done
     while IFS= read -r one; do set -- "$@" "$one"; done <"$place/options"
     if [ -s "$place/together" ]; then set -- "$@" --requirement "$place/together"; fi

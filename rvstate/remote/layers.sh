@@ -29,24 +29,27 @@ main() {
     trap 'abandon' EXIT
     rm -rf "$inputs" && mkdir "$inputs" && base64 -d | (cd "$inputs" && tar -xzmof -) ||
         rv_fail "the recipes did not arrive whole" || return 1
+    adopt_all
     number=0
     for name; do
         number=$((number + 1))
         at=$branch/$name
-        adopt "$at"
         if sound "$at"; then
             printf 'there %s\n' "$at"
             continue
         fi
         generation=$branch/.healing/$name
-        rm -f "$inputs"/*-former
+        # in the versions of before, and with what was added by hand
+        rm -f "$inputs"/*-former "$inputs/added"
         remember "$at"
-        half=$branch/.healing
+        damaged=$at
+        if [ -d "$at/.rvstate" ]; then find_extra >"$inputs/added"; fi
         printf 'at %s\n' "$name"
         printf 'layer %s of %s\n' "$number" "$#" >&2
         build_layer "$inputs/$name/recipe" "$inputs/check.py" || return 1
-        exchange "$at" || return 1
+        # from here on whoever finds it puts it in place
         half=
+        exchange "$at" || return 1
         printf 'size %s\nbuilt %s\n' "$(cat "$at/.rvstate/size")" "$at"
     done
 }

@@ -160,6 +160,17 @@ def test_a_base_that_is_gone_gets_no_layer(place: Place) -> None:
     assert not (place.base.parent / ".healing").exists()
 
 
+def test_what_a_killed_mender_had_whole_is_put_in_place_first(place: Place) -> None:
+    """It lies where layers are built, too, and the base is nowhere else."""
+    healing = place.base.parent / ".healing"
+    healing.mkdir()
+    place.base.rename(healing / "d1")
+    (place.base.parent / ".gone-d1").mkdir()
+    assert place.build().status == 0
+    assert (place.base / PACKAGE / "data").exists()
+    assert place.environment.link.resolve() == place.base
+
+
 def test_a_failed_layer_says_why_and_leaves_nothing(place: Place) -> None:
     """The installer's words come back; of several, those that were built stay."""
     (place.root / "tools/clash").touch()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 import shlex
 
@@ -124,6 +123,9 @@ def named(template: str, words: tuple[str, ...], project: str, branch: str) -> s
     found = _PLACEHOLDER.sub(lambda match: known[match[1]], template)
     if len(found) <= _MAX_NAME:
         return found
+    # seldom needed, and loaded by every command else
+    import hashlib
+
     digest = hashlib.sha256(found.encode("utf-8", "surrogatepass")).hexdigest()[:8]
     return f"{found[: _MAX_NAME - 9]}-{digest}"
 

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from functools import partial
 
 from rvstate import schema
-from rvstate.command import check_template
 from rvstate.config.values import Layer
 from rvstate.errors import ConfigError, RvstateError
 from rvstate.model.settings import (
@@ -19,8 +17,7 @@ from rvstate.model.settings import (
     Settings,
 )
 from rvstate.model.site import MODES
-from rvstate.notification import mail_types
-from rvstate.slurm import duration, token, when
+from rvstate.slurm import duration
 
 OWN_KEYS = ("clusters", "default_cluster")
 # Where the account is, who is told, and what is secret: code that was cloned says none of that.
@@ -109,6 +106,9 @@ def _check_notifications(settings: Settings, layer: Layer) -> None:
         if text is not None and not (_ADDRESS.fullmatch(text) and text.isprintable()):
             raise _bad(key, layer, "one mail address", "For example abc1de@example.org.")
     if "mail_type" in layer.table.get("notifications", {}):
+        # these and those below are loaded only where something is to be checked with them
+        from rvstate.notification import mail_types
+
         wanted = "events that Slurm knows, for example END,FAIL"
         _check("notifications.mail_type", told.mail_type, mail_types, wanted, layer)
     if receiver.smtp_security not in SECURITY:
@@ -125,24 +125,33 @@ def _check_job(table: str, found: Defaults | Preset, layer: Layer) -> None:
         layer,
         "For example 2h or 2:59:00.",
     )
-    _check(f"{table}.comment", found.comment, token.check, "plain text", layer)
-    for key in ("begin", "deadline"):
-        moment = partial(when.check, key)
-        _check(
-            f"{table}.{key}",
-            getattr(found, key) or None,
-            moment,
-            "a moment",
-            layer,
-            "For example now+2hours.",
-        )
+    if found.comment is not None:
+        from rvstate.slurm import token
+
+        _check(f"{table}.comment", found.comment, token.check, "plain text", layer)
+    for key, text in (("begin", found.begin), ("deadline", found.deadline)):
+        if text:
+            _check_moment(f"{table}.{key}", text, layer)
     for key, least in (("cpus", 1), ("nodes", 1), ("gpus", 0), ("gpus_per_node", 1)):
         count = getattr(found, key, None)
         if count is not None and count < least:
             raise _bad(f"{table}.{key}", layer, f"at least {least}", "Mend it.")
 
 
+def _check_moment(key: str, text: str, layer: Layer) -> None:
+    from rvstate.slurm import when
+
+    def check(text: str) -> None:
+        when.check(key, text)
+
+    _check(key, text, check, "a moment", layer, "For example now+2hours.")
+
+
 def _check_template(text: str | None, layer: Layer) -> None:
+    if text is None:
+        return
+    from rvstate.command import check_template
+
     wanted = "made of {name}, {project}, {branch}, letters, digits and . _ - : + = @"
     _check("defaults.job_name", text, check_template, wanted, layer)
 

@@ -13,32 +13,9 @@ import pytest
 from rvstate import assets, git, history
 from rvstate.script import Script
 from rvstate.shell import quote
-from tests import runkit
+from tests import dvckit, runkit
 from tests.runkit import until
 
-# Says what it is asked, and does what DVC does to git: an experiment is a commit with a reference
-# of its own, named by the commit that it started from.
-DVC = """#!/bin/bash
-printf '%s\\0' "$#" "$@" >>{log}
-case $* in
-    'remote list') cat {place}/remotes ;;
-    'exp run'*)
-        pwd >{place}/where
-        cp -R "$PWD" {place}/seen
-        cat .dvc/config.local >{place}/config
-        if [ -e {place}/waits ]; then touch {place}/started; sleep 300; exit 255; fi
-        status=$(cat {place}/status)
-        [ "$status" = 0 ] || exit "$status"
-        base=$(git rev-parse HEAD)
-        echo result >result.txt
-        git add result.txt && git commit --quiet -m experiment
-        git update-ref "refs/exps/${{base:0:2}}/${{base:2}}/tidy-name" HEAD
-        git update-ref refs/exps/exec/EXEC_HEAD "$base"
-        ;;
-    'exp push'*) git push --quiet origin "$(git for-each-ref --format='%(refname)' | grep tidy)" ;;
-    'push --run-cache') cat {place}/pushes >/dev/null ;;
-esac
-"""
 STEPS = """#!/bin/bash
 . {lib}/job.sh || exit 1
 rv_begin {rv} {run} rv-dvc
@@ -65,7 +42,7 @@ class Place:
         for name in ("job", "dvc", "lib"):
             (root / f"lib/{name}.sh").write_text(assets.script(name))
         (root / "env/bin/python").symlink_to("/bin/true")
-        text = DVC.format(log=root / "log", place=root)
+        text = dvckit.STAND_IN.format(log=root / "log", place=root)
         runkit.write(root, {"env/bin/dvc": text}, executable=True)
         runkit.write(root, {"status": "0", "remotes": "there\n", "pushes": ""})
         files = {"a.py": "1\n", "b.py": "2\n", "link.py": "3\n", ".dvc/config": ""}

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rvstate.errors import (
     ConfigError,
 )
-from rvstate.model.experiment import Asked, Waiting
 from rvstate.request import Request
+
+if TYPE_CHECKING:
+    # loaded only for a run of DVC
+    from rvstate.model.experiment import Asked
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,5 +107,7 @@ def ordered(found: dict[str, Any], directory: Path, run_id: str = "") -> Order:
 
 
 def _asked(found: dict[str, Any]) -> Asked:
+    from rvstate.model.experiment import Asked, Waiting
+
     queued = (Waiting(name, b, f, tuple(words)) for name, b, f, words in found.get("queued", ()))
     return Asked(**{**found, "queued": tuple(queued)})

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import datetime
 from dataclasses import asdict, fields, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rvstate import elements
 from rvstate.errors import ConfigError
 from rvstate.model.environment.spec import EnvironmentSpec
-from rvstate.model.experiment import Experiment
 from rvstate.model.job import Chain, JobSpec, StageStep
 from rvstate.paths import RemotePath
 from rvstate.slurm.options import SbatchOptions
 from rvstate.workflows.run.prepared import Prepared, log_parts
 from rvstate.workflows.session import Session
+
+if TYPE_CHECKING:
+    # loaded only for a run of DVC
+    from rvstate.model.experiment import Experiment
 
 _PATHS = ("rv", "run_directory", "library", "variables_file", "environment", "snapshot")
 
@@ -127,6 +130,8 @@ def spec_in(found: dict[str, Any]) -> JobSpec:
 
 
 def _experiment(said: dict[str, Any]) -> Experiment:
+    from rvstate.model.experiment import Experiment
+
     values = {key: _tuples(value) for key, value in said.items()}
     paths = ("store", "cache", "place")
     values |= {key: RemotePath(values[key]) for key in paths if values.get(key)}

@@ -231,6 +231,8 @@ def test_merging_is_asked_for() -> None:
         ({"uv": "/x.txt"}, "not a path in the project"),
         ({"env_vars": {"A-B": "1"}}, "not a variable's name"),
         ({"env_vars": {"A": 1}}, "should be a text"),
+        ({"env_vars": {"HF_TOKEN": "x"}}, "HF_TOKEN in env_vars of .* sounds like a secret"),
+        ({"env_vars": {"wandb_api_key": "x"}}, "sounds like a secret"),
         ({"merge": "yes"}, "true or false"),
         ("six", "should be a table"),
     ],

@@ -25,6 +25,10 @@ INSTALLERS = ("uv", "pip")
 _KEYS = (*INSTALLERS, "env_vars", "merge")
 # Beside our own word those of Ray's dictionaries.
 _OPTION_KEYS = ("options", "uv_pip_install_options", "pip_install_options")
+# Names of what is nobody else's to read, as tools call it.
+_SECRET = re.compile(
+    r"(?:^|_)(?:TOKEN|SECRET|PASSWORD|PASSWD|API_?KEY|ACCESS_KEY|CREDENTIALS?)$", re.IGNORECASE
+)
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 # Raise it where the same layer begins to be made otherwise.
 _FORMAT = "1"
@@ -221,6 +225,12 @@ def _variables(table: Any, by: str) -> tuple[tuple[str, str], ...]:
             )
         if not isinstance(value, str) or "\0" in value:
             raise ConfigError(f"{name} in env_vars of {by} should be a text.", "Put it in quotes.")
+        if value and _SECRET.search(name):
+            raise ConfigError(
+                f"{name} in env_vars of {by} sounds like a secret, and would stand in batch "
+                "scripts and receipts.",
+                f"Take it out, and keep it by `rvstate env set {name}`: every job has it then.",
+            )
     return tuple(sorted(table.items()))
 
 

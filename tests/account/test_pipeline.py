@@ -137,7 +137,11 @@ def test_a_stage_that_fails_cancels_what_needs_it(app: App) -> None:
     job = found["stages"][1]["job_id"]
     why = f"it was to follow app-use ({job}) only if that succeeds, and it is FAILED"
     assert why in said["tell"]
-    assert why in app.laptop.run("pipeline", "ps").stdout
+    assert why in app.laptop.run("pipeline", "ps", cwd=app.root).stdout
+    # from elsewhere by its name, and never by chance
+    assert why in app.laptop.run("pipeline", "ps", "app").stdout
+    done = app.laptop.run("pipeline", "stop", "-y", status=64)
+    assert "No pipeline of this project" in done.stderr
     assert runs(app.plan()) == ["use", "tell"]
     # an output that was not made is a failure, too
     write(app.root, {"use.py": ""})

@@ -114,8 +114,8 @@ def find(found: tuple[Listed, ...], wanted: str | None) -> Listed:
             return one
     if wanted is None:
         raise ConfigError(
-            "No pipeline of this project was submitted on this account yet.",
-            "Start one: `rvstate pipeline run`.",
+            "No pipeline of this project and branch was submitted on this account yet.",
+            "Start one: `rvstate pipeline run`; another project's is shown by its id or name.",
         )
     known = ", ".join(f"{one.part.pipeline} ({one.part.name})" for one in found[:5])
     raise ConfigError(

@@ -25,7 +25,7 @@ from rvstate.staging import Key, Known, Verdict
 from rvstate.workflows.pipeline.declared import declared_pipeline
 from rvstate.workflows.run import environment
 from rvstate.workflows.run.environment import Chosen
-from rvstate.workflows.run.jobspec import job_spec
+from rvstate.workflows.run.jobspec import job_spec, modules
 from rvstate.workflows.run.launching import launching
 from rvstate.workflows.run.named import check_script
 from rvstate.workflows.run.order import Order
@@ -293,7 +293,7 @@ def _key(looked: Looked, stage: Stage) -> Key:
     if not stage.command:
         raise ConfigError(f"Stage {stage.name} has no command.", "Add one.")
     words = command.resolve(stage.command)
-    named = _environment(looked, stage)[0]
+    named = " ".join((_environment(looked, stage)[0], *modules(looked.session)))
     return staging.key(stage, looked.scan.tree, looked.read, words, named)
 
 

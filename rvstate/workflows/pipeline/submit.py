@@ -17,6 +17,7 @@ from rvstate.errors import (
     SubmitError,
     UnreachableError,
 )
+from rvstate.model.plan import Plan
 from rvstate.script import Script
 from rvstate.shell import join
 from rvstate.workflows.pipeline.prepare import Ready, Wanted, prepare_pipeline
@@ -130,6 +131,8 @@ def _until_sent(
             if not first.environment_ready:
                 # both are there by now
                 first = replace(first, environment_ready=True, code_state=first.tree.state)
+            # and what the account lacked
+            first = replace(first, plan=Plan(()))
         jobs, more = _attempt(session, first, ready, tell)
         said = (*said, *more)
         if len(jobs) == len(ready.runs):
@@ -157,8 +160,11 @@ def _build(
     from rvstate.workflows.run import layers
 
     said: tuple[str, ...] = ()
-    if not first.environment_ready:
-        scripts = runs.Scripts(push_script(first, first.known, tell), build_script(first), None)
+    if not first.environment_ready or not first.plan.empty:
+        build = build_script(first)
+        # what is built is built from the code
+        push = push_script(first, first.known, tell) if build is not None else None
+        scripts = runs.Scripts(push, build, None)
         said = _run(session, first, scripts, tell)
         if "stale" in said:
             return said

@@ -93,11 +93,6 @@ def job_spec(
         signal=f"B:{segments.signal}@{segments.lead}" if segments else "",
         requeue=True if segments else None,
     )
-    modules = (
-        settings.modules.cuda or site.modules.cuda,
-        settings.modules.python or site.modules.python,
-        *settings.modules.extra,
-    )
     variables = {
         **desired_state.cache_variables(settings, layout),
         **_code_variables(project, package is not None),
@@ -117,7 +112,7 @@ def job_spec(
         command=words,
         variables=tuple(sorted(variables.items())),
         variables_file=layout.env_file,
-        modules=tuple(m for m in modules if m),
+        modules=modules(session),
         environment=generation,
         activated=_activated(environment, workspace, name, run_id),
         snapshot=workspace.code if order.code else workspace.snapshot(name, run_id),
@@ -135,6 +130,13 @@ def job_spec(
         node_wait=duration.parse(settings.defaults.node_wait),
         note=f"project {project.name}, branch {project.branch or 'none'}, {described}",
     )
+
+
+def modules(session: Session) -> tuple[str, ...]:
+    """The environment modules that a job loads, in order."""
+    said, site = session.config.settings.modules, session.config.site.modules
+    found = (said.cuda or site.cuda, said.python or site.python, *said.extra)
+    return tuple(name for name in found if name)
 
 
 def _command(order: Order, layout: Layout, run_id: str) -> tuple[str, ...]:

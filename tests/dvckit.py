@@ -6,6 +6,7 @@ DVC and what it needs are some 30 MB of wheels, so they are kept in a cache outs
 
 from __future__ import annotations
 
+import hashlib
 import os
 import subprocess
 import sys
@@ -14,10 +15,16 @@ from pathlib import Path
 PYTHON = "3.11"  # Debian 12's, which the cluster has with --python=debian
 _PIP = ("-m", "pip", "--disable-pip-version-check")
 
+
+def digest(text: str) -> str:
+    """How DVC names a file of that text."""
+    return hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()
+
+
 PIPELINE = """stages:
   prepare:
     cmd: python prepare.py
-    deps: [prepare.py]
+    deps: [prepare.py, seed.txt]
     params: [rows]
     outs: [data.txt]
   train:
@@ -51,13 +58,19 @@ with open("params.yaml") as file:
     rows = yaml.safe_load(file)["rows"]
 with open("data.txt", "w") as file:
     file.write("data\\n" * rows)
+    with open("seed.txt") as seed:
+        file.write(seed.read())
 """
+# what is only in the DVC remote
+SEED = "from the remote\n"
 FILES = {
     "dvc.yaml": PIPELINE,
     "params.yaml": "model:\n  lr: 0.5\nrows: 100\nfails: false\nseconds: 0\n",
     "prepare.py": PREPARE,
     "train.py": TRAIN,
     ".dvcignore": "",
+    ".gitignore": "/seed.txt\n",
+    "seed.txt.dvc": f"outs:\n- md5: {digest(SEED)}\n  size: 16\n  hash: md5\n  path: seed.txt\n",
     ".dvc/.gitignore": "/config.local\n/tmp\n/cache\n",
 }
 

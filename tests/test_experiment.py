@@ -12,16 +12,19 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from rvstate import batchscript, experiment, git, history
+from rvstate import batchscript, config, experiment, git, history
 from rvstate.cli.dvc import run as dvc_run
 from rvstate.errors import ConfigError, RefusedError
 from rvstate.model.experiment import Asked, Experiment
 from rvstate.model.job import JobSpec
 from rvstate.model.project import File, Project, Tree
 from rvstate.paths import RemotePath
+from rvstate.request import Request
+from rvstate.shape import Shape
 from rvstate.slurm.options import SbatchOptions
 from rvstate.workflows.dvc import fitting
-from rvstate.workflows.run.order import ordered
+from rvstate.workflows.run.launching import launching
+from rvstate.workflows.run.order import Order, ordered
 from rvstate.workflows.run.receipt import spec_in
 from tests import runkit
 
@@ -360,6 +363,14 @@ def test_a_warning_that_slurm_cannot_give_is_refused() -> None:
     """It looks at the clock every half minute."""
     with pytest.raises(ConfigError):
         fitting.warning("10s", 600)
+
+
+def test_on_several_nodes_dvc_runs_once(tmp_path: Path) -> None:
+    """Its stages start what they need on the others, so no launcher has to be named."""
+    order = Order(experiment.WORDS, Request(), None, (), tmp_path, dvc=Asked())
+    site = config.load_site("uva")
+    found = launching(order, Project(str(tmp_path), "p", ("x",)), Shape(2, 4, True), site)
+    assert found.start == ""
 
 
 def test_outside_git_nothing_is_asked(tmp_path: Path) -> None:

@@ -76,7 +76,7 @@ def dvc() -> None:
     """Run DVC experiments as jobs, and bring them home."""
 
 
-@dvc.command(cls=Passing, context_settings={"help_option_names": ["--help"]})
+@dvc.command(cls=Passing)
 @experiment_options
 @click.option(
     "--mode",

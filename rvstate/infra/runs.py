@@ -29,6 +29,7 @@ class Scripts:
     build: Script | None
     submit: Script | None
     commits: Script | None = None
+    data: Script | None = None
 
 
 def run(
@@ -70,6 +71,8 @@ def run(
         steps.append(Step("bringing the commits", job.commits, {"script": scripts.commits}))
     if scripts.build is not None:
         steps.append(Step("building the environment", job.environment, {"script": scripts.build}))
+    if scripts.data is not None:
+        steps.append(Step("fetching data", job.commits, {"script": scripts.data}))
     if scripts.submit is not None:
         steps.append(Step(SUBMITTING, job.submit, {"script": scripts.submit}))
     reports = drive.run(transport, tuple(steps), tell)

@@ -7,6 +7,9 @@
 #   main push STORE RUN_DIR PROGRAM COMMIT REMOTE URL CACHE VARIABLES
 # pushes the results of one run from this node: PROGRAM is its environment's dvc, CACHE is DVC's.
 # Says `pushed TEXT`.
+#   main fetch STORE PROGRAM COMMIT CACHE VARIABLES
+# fetches what a commit's stages need into DVC's cache, for nodes that cannot; says `note WHY` where
+# not all of it is to be had.
 #   main commits STORE HAVE WANT    what git packs of the commits WANT that HAVE do not lead to (a line each)
 #   main files STORE CACHE WANT     a tar archive of what DVC's cache has of the commits WANT
 # stream, and say their group first and their status last.
@@ -18,7 +21,7 @@ main() {
     shift
     case $verb in
         list) list "$@" ;;
-        push) push "$@" ;;
+        push | fetch) "$verb" "$@" ;;
         *)
             rv_section "group $(ps -o pgid= -p $$ | tr -d ' ')"
             "$verb" "$@"
@@ -62,11 +65,35 @@ push() {
     program=$3
     id=${run##*/runs/}
     id=$(printf '%s' "$id" | sed 's,/elements/,-,')
-    [ -x "$program" ] || rv_fail "there is no $program on this login node" || return 1
+    surroundings "$program" "$8" || return 1
+    # what is said here is not the answer
+    push_here "$4" "$5" "$6" "$7" </dev/null >&2 || return 1
+    printf 'pushed %s\n' "$what" | rv_store "$run/dvc" 600 && printf 'pushed %s\n' "$what"
+}
+
+fetch() {
+    store=$1
+    surroundings "$2" "$5" || return 1
+    if ! fetch_here "$3" "$4" </dev/null >"$work/said" 2>&1; then
+        cat "$work/said" >&2
+        printf 'note the login node did not fetch all data of commit %s: %s\n' "$3" \
+            "$(grep -e '^ERROR' -e '^fatal' -e '^rvstate' "$work/said" | tail -n 1)"
+    fi
+}
+
+fetch_here() {
+    workspace "$1" "$2" || return 1
+    dvc fetch --run-cache
+}
+
+# surroundings PROGRAM VARIABLES: a directory for a workspace that goes when this ends, and what a job
+# has in its environment.
+surroundings() {
+    [ -x "$1" ] || rv_fail "there is no $1 on this login node" || return 1
     work=$(mktemp -d "$store.push-XXXXXX") || return 1
     trap 'rm -rf "$work"' EXIT
     trap 'exit 1' HUP INT TERM PIPE
-    PATH=${program%/*}:$PATH
+    PATH=${1%/*}:$PATH
     GIT_TERMINAL_PROMPT=0
     GIT_SSH_COMMAND=${GIT_SSH_COMMAND:-ssh -o BatchMode=yes -o ForwardAgent=no}
     GIT_LFS_SKIP_SMUDGE=1
@@ -74,10 +101,20 @@ push() {
     DVC_SITE_CACHE_DIR=$work/site
     export PATH GIT_TERMINAL_PROMPT GIT_SSH_COMMAND GIT_LFS_SKIP_SMUDGE DVC_NO_ANALYTICS DVC_SITE_CACHE_DIR
     # shellcheck source=/dev/null # the user's own variables, as a job has them
-    if [ -r "$8" ]; then . "$8"; fi
-    # what is said here is not the answer
-    push_here "$4" "$5" "$6" "$7" </dev/null >&2 || return 1
-    printf 'pushed %s\n' "$what" | rv_store "$run/dvc" 600 && printf 'pushed %s\n' "$what"
+    if [ -r "$2" ]; then . "$2"; fi
+    return 0
+}
+
+# workspace COMMIT CACHE: a checkout of the commit, with DVC's cache; we are in it then.
+workspace() {
+    git clone --quiet --shared --no-checkout -- "$store" "$work/code" 2>/dev/null && cd -- "$work/code" &&
+        git checkout --quiet --detach "$1" || return 1
+    at=$(find . -name .git -prune -o -type d -name .dvc -print | head -n 1)
+    [ -n "$at" ] || rv_fail "commit $1 has no .dvc" || return 1
+    # as the job makes it (dvc.sh)
+    mkdir -p "${2%/*/*}/files" "$2" && { [ -e "$2/files" ] || ln -s ../../files "$2/files" 2>/dev/null; }
+    printf '%s\n' '[core]' '    analytics = false' '[cache]' "    dir = \"$2\"" >"$at/config.local"
+    cd -- "$at/.." || return 1
 }
 
 # push_here COMMIT REMOTE URL CACHE
@@ -86,14 +123,9 @@ push_here() {
     if ! git -C "$store" cat-file -e "$1^{commit}" 2>/dev/null; then
         git -C "$store" fetch --quiet --no-tags -- "$3" '+refs/heads/*:refs/rvstate/remote/*' || return 1
     fi
-    git clone --quiet --shared --no-checkout -- "$store" "$work/code" 2>/dev/null && cd -- "$work/code" &&
-        git checkout --quiet --detach "$1" || return 1
+    workspace "$1" "$4" || return 1
     git fetch --quiet origin "refs/rvstate/exps/$id/*:refs/exps/*" && git remote remove origin &&
         git remote add "$2" "$3" || return 1
-    at=$(find . -name .git -prune -o -type d -name .dvc -print | head -n 1)
-    [ -n "$at" ] || rv_fail "commit $1 has no .dvc" || return 1
-    printf '%s\n' '[core]' '    analytics = false' '[cache]' "    dir = \"$4\"" >"$at/config.local"
-    cd -- "$at/.." || return 1
     names=$(git for-each-ref --format='%(refname)' refs/exps | sed 's,^refs/exps/../[^/]*/,,')
     if [ -z "$names" ]; then
         what="the run cache"

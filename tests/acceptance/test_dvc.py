@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import socket
 import subprocess
@@ -103,7 +102,10 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
     )
     try:
         pack = subprocess.Popen(["tar", "-cf", "-", "-C", str(wheels), "."], stdout=subprocess.PIPE)
-        to = f"mkdir -p {WHEELS} {REMOTE} && tar -xf - -C {WHEELS}"
+        name = dvckit.digest(dvckit.SEED)
+        seed = f"{REMOTE}/files/md5/{name[:2]}"
+        put = f"mkdir -p {seed} && printf '%s' '{dvckit.SEED}' >{seed}/{name[2:]}"
+        to = f"{put} && mkdir -p {WHEELS} && tar -xf - -C {WHEELS}"
         command = ["ssh", "-F", str(site.ssh_config), "-l", "abc1de", "rv-login", to]
         subprocess.run(command, stdin=pack.stdout, check=True, timeout=120)
         assert pack.wait() == 0
@@ -162,7 +164,7 @@ def test_experiments_run_while_the_laptop_is_off(desk: Desk) -> None:
     nodes = {desk.ended(job["job_id"]) for job in (changed, cloned, failing, slow)}
     assert not desk.site.logins(since=mark)["accepted"]
     for rows in (7, 9):
-        digest = hashlib.md5(b"data\n" * rows).hexdigest()
+        digest = dvckit.digest("data\n" * rows + dvckit.SEED)
         desk.site.exec("ls", f"{REMOTE}/files/md5/{digest[:2]}/{digest[2:]}")
     assert desk.site.exec("ls", f"{REMOTE}/runs").stdout.strip()
     for node in nodes:
@@ -193,7 +195,7 @@ def test_experiments_run_while_the_laptop_is_off(desk: Desk) -> None:
     }
     assert git(desk.root, "log", "-1", "--format=%B", shown["changed"]["rev"]).strip() == message
     # its files came, too: they are in the cache here
-    digest = hashlib.md5(b"lr 0.1\n").hexdigest()
+    digest = dvckit.digest("lr 0.1\n")
     assert (desk.root / ".dvc/cache/files/md5" / digest[:2] / digest[2:]).is_file()
 
 
@@ -205,9 +207,14 @@ def test_where_nodes_reach_no_remote_the_login_node_pushes(desk: Desk) -> None:
     offline = site.replace("compute_internet = true", "compute_internet = false")
     (desk.laptop.home / "sites").mkdir()
     (desk.laptop.home / "sites" / "far.toml").write_text(offline)
+    # what earlier jobs have fetched is gone
+    desk.site.exec("rm", "-rf", f"{SCRATCH}/.cache/dvc")
     words = ("--site", "far", "--mode", "clone", "-S", "model.lr=0.7", "-n", "offline")
     job = desk.submit(*words)
     assert "reach no remote" in job["said"]
+    assert "did not fetch" not in job["said"]
+    name = dvckit.digest(dvckit.SEED)
+    desk.site.exec("ls", f"{SCRATCH}/.cache/dvc/files/md5/{name[:2]}/{name[2:]}")
     desk.ended(job["job_id"])
     run = next(r for r in desk.laptop.document("ps")["runs"] if r["run_id"] == job["run_id"])
     assert run["results"].startswith("kept experiment offline"), run

@@ -389,3 +389,21 @@ def test_the_login_node_pushes_what_a_job_could_not(place: Place) -> None:
     assert place.told == "pushed experiment tidy-name"
     assert base in runkit.git(place.bare, "for-each-ref")
     assert not list(place.store.parent.glob(".repository.push-*"))
+
+
+def test_the_login_node_fetches_for_nodes_that_cannot(place: Place) -> None:
+    """Into the cache that the job has, in a workspace that is gone then; what fails is said."""
+    assert runkit.run(place.take()).status == 0
+    program, cache = place.root / "env/bin/dvc", place.root / "cache/projects/app"
+    args = (str(place.store), str(program), place.commit, str(cache), "")
+    ran = runkit.run(Script("dvc_kept", ("fetch", *args)), env=place.env)
+    assert (ran.status, ran.lines) == (0, []), ran.errors
+    assert place.asked == [["fetch", "--run-cache"]]
+    assert (cache / "files").is_dir()
+    runkit.write(place.root, {"fails": "#!/bin/sh\necho ERROR: no such host; exit 1\n"})
+    program.write_text((place.root / "fails").read_text())
+    ran = runkit.run(Script("dvc_kept", ("fetch", *args)), env=place.env)
+    assert ran.status == 0
+    assert "did not fetch all data" in ran.lines[0]
+    assert "no such host" in ran.lines[0]
+    assert not list(place.store.parent.glob(".repository.push-*"))

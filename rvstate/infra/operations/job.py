@@ -25,7 +25,7 @@ def workspace(script: Script | None) -> Any:
 
 @operation(is_idempotent=False)  # type: ignore[untyped-decorator]
 def commits(script: Script) -> Any:
-    """Bring the commit of a run of DVC to the account's repository of the project.
+    """Bring what a run of DVC needs: its commit, and where nodes reach no remote its data.
 
     + script: what brings it
     """

@@ -44,8 +44,8 @@ def checked(session: Session, order: Order, project: Project) -> tuple[Repositor
             )
     if session.config.site.compute_internet is False:
         notices += (
-            "compute nodes of this site reach no remote: data must be in DVC's cache there, and "
-            "results are pushed from the login node, by `rvstate dvc pull`",
+            "compute nodes of this site reach no remote: the login node fetches commit and data "
+            "now, and pushes results when you say `rvstate dvc pull`",
         )
     if found.url.startswith(("/", "file:")) and _is_away(session):
         notices += (

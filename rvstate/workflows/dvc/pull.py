@@ -13,12 +13,12 @@ from pathlib import Path
 
 from rvstate import git, history
 from rvstate.errors import ConfigError, ConvergeError, RvstateError
-from rvstate.model.experiment import Experiment
 from rvstate.model.job import JobSpec
 from rvstate.model.layout import SYMBOLIC, Layout
 from rvstate.model.project import Project
 from rvstate.paths import RemotePath
 from rvstate.script import Script
+from rvstate.workflows.dvc.store import program_of
 from rvstate.workflows.run.receipt import spec_in
 from rvstate.workflows.session import Session
 
@@ -212,7 +212,7 @@ def _push(session: Session, kept: Kept) -> tuple[dict[str, str], tuple[str, ...]
     for run, job in kept.jobs.items():
         found = job.dvc
         assert found is not None
-        program = _program(job, found)
+        program = program_of(job, found)
         if not found.url or program is None:
             continue
         index = run[len(job.run_id) + 1 :]
@@ -230,16 +230,6 @@ def _push(session: Session, kept: Kept) -> tuple[dict[str, str], tuple[str, ...]
             why = _why(answer.errors)
             notices.append(f"the login node could not push the results of run {run}: {why}")
     return done, tuple(notices)
-
-
-def _program(job: JobSpec, found: Experiment) -> str | None:
-    """The dvc of a job's environment."""
-    if found.place is not None:
-        return f"{found.place}/code/{found.prefix}{found.venv}/bin/dvc"
-    if job.environment is not None:
-        return job.environment / "bin" / "dvc"
-    place = next((p for p in job.activated[1:] if p.startswith("/")), None)
-    return f"{place}/bin/dvc" if place and job.activated[0] != "apptainer" else None
 
 
 def _from_remote(

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from rvstate import history
 from rvstate.model.experiment import Experiment
+from rvstate.model.job import JobSpec
 from rvstate.paths import RemotePath
 from rvstate.script import Script
 from rvstate.workflows.run.prepared import Prepared
@@ -42,3 +43,28 @@ def store_script(
     root = Path(prepared.origin or project.root)
     payload = history.pack(root, wanted.commit, have, Rate(tell, "the commits"))
     return Script("dvc_store", ("take", *place, *known, wanted.commit), payload)
+
+
+def data_script(prepared: Prepared, wanted: Experiment) -> Script | None:
+    """What fetches data on the login node, for nodes that reach no remote; else None."""
+    asked = prepared.order.dvc
+    program = program_of(prepared.spec, wanted)
+    # the environment of a project's own script is not there before the first job
+    if wanted.pull != "offline" or asked is None or not asked.pull or wanted.place is not None:
+        return None
+    if program is None:
+        return None
+    variables = prepared.spec.variables_file or ""
+    return Script(
+        "dvc_kept", ("fetch", wanted.store, program, wanted.commit, wanted.cache, variables)
+    )
+
+
+def program_of(job: JobSpec, found: Experiment) -> str | None:
+    """The dvc of a job's environment."""
+    if found.place is not None:
+        return f"{found.place}/code/{found.prefix}{found.venv}/bin/dvc"
+    if job.environment is not None:
+        return job.environment / "bin" / "dvc"
+    place = next((p for p in job.activated[1:] if p.startswith("/")), None)
+    return f"{place}/bin/dvc" if place and job.activated[0] != "apptainer" else None

@@ -34,6 +34,9 @@ def launching(order: Order, project: Project, shape: Shape, site: Site) -> Launc
             f"This machine has no scheduler that could --start {order.start}.",
             "Leave --start out, or run it on a cluster: `rvstate init` connects to one.",
         )
+    if order.dvc is not None:
+        # it runs once, on the first node; its stages start what they need on the others
+        return Launch(notices=alone(shape))
     plain = shape.nodes == 1 and order.start is None
     if plain and not any(name in word for word in order.words for name in _NAMES):
         return Launch(notices=alone(shape))

@@ -146,6 +146,7 @@ def _attempt(
         build=build_script(prepared),
         submit=submit_script(session, prepared),
         commits=_commits(prepared, tell),
+        data=_data(prepared),
     )
     transport = session.transport
     if scripts.build is not None:
@@ -163,6 +164,14 @@ def _attempt(
         raise
     finally:
         transport.heard = None
+
+
+def _data(prepared: Prepared) -> Script | None:
+    if prepared.spec.dvc is None:
+        return None
+    from rvstate.workflows.dvc.store import data_script  # only runs of DVC need it
+
+    return data_script(prepared, prepared.spec.dvc)
 
 
 def _commits(prepared: Prepared, tell: Callable[[str], None]) -> Script | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import socket
 import subprocess
 from collections.abc import Iterator
@@ -223,3 +224,41 @@ def test_where_nodes_reach_no_remote_the_login_node_pushes(desk: Desk) -> None:
     assert pulled["pushed"] == ["experiment offline"], pulled
     assert pulled["remote"] == ["offline"], pulled
     assert desk.shown()["offline"]["metrics"]["metrics.json"]["data"]["loss"] == 1.4
+
+
+def test_a_sweep_and_the_queue_here_are_arrays_whose_experiments_come_home(desk: Desk) -> None:
+    """Each with its parameters, its name and its metrics; the queue here is empty then."""
+    sweep = desk.submit("-S", "model.lr=0.01,0.02", "-n", "swept")
+    desk.laptop.run("dvc", "run", "--queue", "-S", "model.lr=0.03", "-n", "q", cwd=desk.root)
+    queued = desk.submit("--run-all")
+    assert not git(desk.root, "for-each-ref", "refs/exps/celery/stash").strip()
+    for job in (sweep, queued):
+        desk.ended(job["job_id"])
+    found = {e["name"]: e for e in desk.laptop.document("dvc", "queue")["experiments"]}
+    for name, index in (("swept-0", 0), ("swept-1", 1), ("q", 0)):
+        row = found[name]
+        assert (row["index"], row["state"], row["results"]) == (index, "COMPLETED", "pushed"), row
+    assert found["swept-1"]["parameters"] == {"model.lr": "0.02"}
+    desk.dvc("exp", "pull", "origin", "swept-0", "swept-1", "q")
+    shown = desk.shown()
+    losses = [
+        shown[name]["metrics"]["metrics.json"]["data"]["loss"]
+        for name in ("swept-0", "swept-1", "q")
+    ]
+    assert losses == [0.02, 0.04, 0.06]
+
+
+def test_the_example_comes_to_what_its_page_shows(desk: Desk, tmp_path: Path) -> None:
+    """Run by DVC on this machine, as nothing of it is about a cluster."""
+    root = Path(__file__).parents[2]
+    example = tmp_path / "solubility"
+    shutil.copytree(root / "examples" / "dvc", example)
+    git(example, "init", "--quiet")
+    here = Desk(desk.laptop, example, desk.site, desk.bare, desk.env)
+    here.dvc("init")
+    git(example, "add", "--all")
+    git(example, "-c", "user.name=A", "-c", "user.email=a@e.org", "commit", "--quiet", "-m", "one")
+    here.dvc("exp", "run", "--set-param", "model.lr=0.05")
+    rmse = json.loads((example / "metrics.json").read_text())["rmse"]
+    rows = (root / "docs" / "dvc.md").read_text().splitlines()
+    assert any(row.split()[-3:] == [str(rmse), "0.05", "200"] for row in rows), rmse

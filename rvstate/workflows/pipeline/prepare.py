@@ -7,27 +7,26 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rvstate import batchscript, command, diff, git, notification, probe, request, staging
+from rvstate import diff, notification, probe, staging
 from rvstate.errors import ConfigError, RefusedError
-from rvstate.model.environment.package import Package, package_files
 from rvstate.model.environment.package import package as own_package
-from rvstate.model.job import Dependency, JobSpec, Part, StageStep
-from rvstate.model.layout import Layout, Workspace
-from rvstate.model.observed import ObservedState
-from rvstate.model.project import Project, Scan, Tree, difference
+from rvstate.model.layout import Layout
+from rvstate.model.project import Tree, difference
 from rvstate.model.runtime_env import RuntimeEnv
-from rvstate.model.stage import Pipeline, Stage
+from rvstate.model.stage import Pipeline
 from rvstate.paths import RemotePath
-from rvstate.request import Request, raw_option, with_preset
+from rvstate.request import Request
 from rvstate.script import Script
-from rvstate.slurm import token
-from rvstate.staging import Key, Known, Verdict
+from rvstate.staging import Known, Verdict
 from rvstate.workflows.pipeline.declared import declared_pipeline
+from rvstate.workflows.pipeline.stagejobs import (
+    Looked,
+    key_of,
+    needed,
+    stage_runs,
+)
 from rvstate.workflows.run import environment
 from rvstate.workflows.run.environment import Chosen
-from rvstate.workflows.run.jobspec import job_spec, modules
-from rvstate.workflows.run.launching import launching
-from rvstate.workflows.run.named import check_script
 from rvstate.workflows.run.order import Order
 from rvstate.workflows.run.prepare import (
     KINDS,
@@ -50,8 +49,6 @@ if TYPE_CHECKING:
     # loaded only where a stage adds packages
     from rvstate.workflows.run.layers import Layer
 
-# What stands for the base environment where rvstate built none.
-_NO_ENVIRONMENT = "none"
 # Stages of one pipeline are told apart by two hexadecimal digits of their runs' ids.
 _MOST = 255
 
@@ -142,21 +139,29 @@ def prepare_pipeline(session: Session, asked: Wanted, tell: Callable[[str], None
     declared = environment.declared(session, "", read, scan.tree)
     observed = probe.read(session.transport.finish(script, running), questions)
     layout = Layout(observed.account)
-    check_plan(diff.plan(wanted(session, layout), observed))
+    plan = diff.plan(wanted(session, layout), observed)
+    check_plan(plan)
     workspace = layout.workspace(project.name, project.branch_component)
     check_identity(observed, workspace, project)
     base = environment.choose(declared, about.words, layout, project, workspace, observed)
     laid = _laid(session, pipeline, base) if pipeline.backend == "slurm" else {}
+    code_state = observed.texts.get(workspace.manifest, "").strip()
+    held = known_tree(session, workspace, code_state, scan.tree)
     looked = Looked(
         *(session, project, scan, layout, workspace, observed, package, base, laid, read),
         ray=pipeline.backend != "slurm",
+        # what builds environments is not needed where all are there
+        plan=plan if not base.ready or laid else plan.only(KINDS - {"tool"}),
+        code_state=code_state,
+        known=held,
+        change=difference(held or Tree(()), scan.tree),
     )
     # what is wrong with any stage is said today, not when its turn comes
     links = {s.name: staging.links(s, scan.tree) for s in pipeline.stages}
     tell("looking at the stages")
     reads = {s.name: staging.data_inputs(s, scan.tree) for s in pipeline.stages}
     known = _known(looked, pipeline, reads)
-    keys = {stage.name: _key(looked, stage) for stage in pipeline.stages}
+    keys = {stage.name: key_of(looked, stage) for stage in pipeline.stages}
     forced = _forced(pipeline, asked, chosen)
     verdicts = staging.decide(pipeline, chosen, keys, reads, known, forced)
     if looked.ray:
@@ -173,20 +178,21 @@ def prepare_pipeline(session: Session, asked: Wanted, tell: Callable[[str], None
         _check_active(pipeline, verdicts, known)
     staging.check_inputs(pipeline, verdicts, reads, known, workspace.data)
     pipeline_id = asked.pipeline_id or f"{new_run_id()[:-2]}00"
-    runs = _runs(looked, pipeline, verdicts, keys, reads, links, pipeline_id)
+    runs = stage_runs(looked, pipeline, verdicts, keys, reads, links, pipeline_id)
     return Ready(
         pipeline_id=pipeline_id,
         pipeline=pipeline,
         data=workspace.data,
         verdicts=verdicts,
         runs=runs,
-        layers=_needed(looked, pipeline, verdicts),
+        layers=needed(looked, pipeline, verdicts),
         tree=scan.tree,
         notices=(
             *scan.notices,
             *notification.notices(session.config.settings, session.config.site),
             *(notice for run in runs for notice in run.notices),
-            *(base.notices if runs else ()),
+            *environment.doubts(session, "", base.spec, read, observed),
+            *(environment.left_behind(session, base, workspace, observed) if runs else ()),
         ),
     )
 
@@ -200,23 +206,6 @@ def _laid(session: Session, pipeline: Pipeline, base: Chosen) -> dict[RuntimeEnv
     from rvstate.workflows.run.layers import layers
 
     return layers(session, base.spec, base.generation, wanted_layers)
-
-
-@dataclass(frozen=True, slots=True)
-class Looked:
-    """What all stages share."""
-
-    session: Session
-    project: Project
-    scan: Scan
-    layout: Layout
-    workspace: Workspace
-    observed: ObservedState
-    package: Package | None
-    base: Chosen
-    layers: dict[RuntimeEnv, Layer]
-    read: Callable[[str], str | None]
-    ray: bool
 
 
 def _known(looked: Looked, pipeline: Pipeline, reads: dict[str, tuple[str, ...]]) -> Known:
@@ -261,216 +250,3 @@ def _check_active(pipeline: Pipeline, verdicts: tuple[Verdict, ...], known: Know
                 f"Stage {stage} waits or runs already, as job {job}; nothing was submitted.",
                 "Wait for it (`rvstate pipeline ps`), or end it: `rvstate pipeline stop`.",
             )
-
-
-def _environment(looked: Looked, stage: Stage) -> tuple[str, RemotePath | None]:
-    """What names a stage's environment, and where it lies if rvstate builds it."""
-    layer = _layer(looked, stage)
-    if layer is not None:
-        return layer.key, layer.place
-    base = looked.base
-    name = base.spec.path if base.spec is not None else _NO_ENVIRONMENT
-    if base.spec is not None and base.generation is not None:
-        name = base.generation.name
-    if looked.ray:
-        from rvstate.workflows.pipeline.ray import environment as by_ray
-
-        name = by_ray(looked.session, stage.runtime_env, name)
-    return name, base.generation if base.spec is not None else None
-
-
-def _layer(looked: Looked, stage: Stage) -> Layer | None:
-    return looked.layers.get(stage.runtime_env) if stage.runtime_env is not None else None
-
-
-def _needed(looked: Looked, pipeline: Pipeline, verdicts: tuple[Verdict, ...]) -> tuple[Layer, ...]:
-    """The layers of the stages that run, each once."""
-    found = (_layer(looked, pipeline.stage(v.stage)) for v in verdicts if v.runs)
-    return tuple({layer.key: layer for layer in found if layer is not None}.values())
-
-
-def _key(looked: Looked, stage: Stage) -> Key:
-    if not stage.command:
-        raise ConfigError(f"Stage {stage.name} has no command.", "Add one.")
-    words = command.resolve(stage.command)
-    named = " ".join((_environment(looked, stage)[0], *modules(looked.session)))
-    return staging.key(stage, looked.scan.tree, looked.read, words, named)
-
-
-def _runs(
-    looked: Looked,
-    pipeline: Pipeline,
-    verdicts: tuple[Verdict, ...],
-    keys: dict[str, Key],
-    reads: dict[str, tuple[str, ...]],
-    links: dict[str, tuple[str, ...]],
-    pipeline_id: str,
-) -> tuple[Prepared, ...]:
-    """The jobs that the stages which run become."""
-    ids = {
-        # on Ray one run is all of them
-        verdict.stage: f"{pipeline_id[:-2]}{1 if looked.ray else number:02x}"
-        for number, verdict in enumerate(verdicts, 1)
-        if verdict.runs
-    }
-    plan = tuple((v.stage, ids.get(v.stage, ""), v.reason) for v in verdicts)
-    found = []
-    steps = {}
-    for stage in pipeline.stages:
-        if stage.name not in ids:
-            continue
-        step = StageStep(
-            name=stage.name,
-            data=looked.workspace.data,
-            key=keys[stage.name],
-            links=links[stage.name],
-            after=pipeline.needs(stage),
-            inputs=reads[stage.name],
-            outputs=stage.outputs,
-            folders=stage.folders,
-            variables=stage.runtime_env.env_vars if stage.runtime_env is not None else (),
-        )
-        steps[stage.name] = step
-        if looked.ray:
-            continue
-        after = tuple(
-            Dependency(ids[name], f"{pipeline.name}-{name}", "", "ok")
-            for name in pipeline.needs(stage)
-            if name in ids
-        )
-        part = Part(pipeline_id, pipeline.name, stage.name, plan)
-        found.append(_run(looked, stage, step, after, part, ids[stage.name]))
-    if looked.ray and steps:
-        from rvstate.workflows.pipeline.ray import ray_run
-
-        return (ray_run(looked, pipeline, steps, plan, pipeline_id, next(iter(ids.values()))),)
-    return tuple(found)
-
-
-def _run(
-    looked: Looked,
-    stage: Stage,
-    step: StageStep,
-    after: tuple[Dependency, ...],
-    part: Part,
-    run_id: str,
-) -> Prepared:
-    """One stage as a run that is ready to be submitted."""
-    session, project, tree = looked.session, looked.project, looked.scan.tree
-    settings, site = session.config.settings, session.config.site
-    order = Order(
-        words=stage.command,
-        request=stage_request(session, stage),
-        name=f"{part.name}-{stage.name}",
-        keep=(),
-        directory=Path(project.root),
-    )
-    if request.leaves_choice(order.request, settings, site):
-        raise ConfigError(
-            f"Stage {stage.name} leaves open which type of GPU it gets.",
-            f"Name one in stages.{stage.name}.resources.gpu_type.",
-        )
-    asked_for = request.options(order.request, settings, site)
-    launch = launching(order, project, request.shape_of(order.request, asked_for), site)
-    check_script(order, project, tree)
-    base = looked.base
-    spec = job_spec(
-        session,
-        order,
-        project,
-        tree,
-        looked.package,
-        looked.layout,
-        looked.workspace,
-        base.spec,
-        _environment(looked, stage)[1],
-        asked_for,
-        launch,
-        run_id,
-    )
-    spec = replace(
-        spec,
-        after=after,
-        stage=step,
-        variables=tuple(sorted({**dict(spec.variables), **dict(step.variables)}.items())),
-    )
-    return prepared(
-        looked, order, spec, part, tuple(f"stage {stage.name}: {one}" for one in launch.notices)
-    )
-
-
-def prepared(
-    looked: Looked, order: Order, spec: JobSpec, part: Part, notices: tuple[str, ...]
-) -> Prepared:
-    """A run of a pipeline, ready to be submitted.
-
-    Args:
-        looked: What all stages share.
-        order: What it runs.
-        spec: Its job, which gets the pipeline's snapshot.
-        part: What it is of the pipeline.
-        notices: What the user should know.
-    """
-    session, project, tree, base = looked.session, looked.project, looked.scan.tree, looked.base
-    snapshot = looked.workspace.snapshots / f"{part.name}-{part.pipeline}"
-    spec = replace(
-        spec,
-        # nothing of one stage's code is another's to change
-        read_only=True,
-        snapshot=snapshot,
-        activated=tuple(
-            place.replace(spec.snapshot or snapshot, snapshot, 1) for place in spec.activated
-        ),
-        # whoever looks for what the queue needs finds the snapshot's name, too
-        options=replace(
-            spec.options,
-            comment=token.comment(
-                spec.run_id, f"{part.pipeline} {token.words(spec.options.comment)}".rstrip()
-            ),
-        ),
-    )
-    plan = diff.plan(wanted(session, looked.layout), looked.observed)
-    code_state = looked.observed.texts.get(looked.workspace.manifest, "").strip()
-    known = known_tree(session, looked.workspace, code_state, tree)
-    return Prepared(
-        run_id=spec.run_id,
-        project=project,
-        tree=tree,
-        change=difference(known or Tree(()), tree),
-        known=known,
-        layout=looked.layout,
-        workspace=looked.workspace,
-        observed=looked.observed,
-        # what builds environments is not needed where all are there
-        plan=plan if not base.ready or looked.layers else plan.only(KINDS - {"tool"}),
-        environment=base.spec,
-        generation=base.generation,
-        environment_ready=base.ready,
-        code_state=code_state,
-        spec=spec,
-        text=batchscript.render(spec),
-        package=package_files(looked.package, git.version(project)) if looked.package else (),
-        order=order,
-        notices=notices,
-        part=part,
-    )
-
-
-def stage_request(session: Session, stage: Stage) -> Request:
-    """What a stage asks of the scheduler, as `rvstate run` would be told it."""
-    said = stage.resources
-    asked = Request(
-        gpus=said.gpus,
-        nodes=said.nodes,
-        gpus_per_node=said.gpus_per_node,
-        exclude=said.exclude,
-        gpu_type=said.gpu_type,
-        mig=said.mig,
-        time=said.time,
-        mem=said.mem,
-        cpus=said.cpus,
-        partition=said.partition,
-        account=said.account,
-        raw=tuple(map(raw_option, said.sbatch)),
-    )
-    return with_preset(asked, said.preset, session.config.settings)

@@ -19,7 +19,7 @@ from rvstate.workflows.run.order import Order
 from rvstate.workflows.run.prepared import Prepared
 
 if TYPE_CHECKING:
-    from rvstate.workflows.pipeline.prepare import Looked
+    from rvstate.workflows.pipeline.stagejobs import Looked
     from rvstate.workflows.session import Session
 
 
@@ -66,7 +66,7 @@ def ray_run(
         ConfigError: What a stage asks for cannot be had so.
         RefusedError: The environment is one that Ray cannot add to.
     """
-    from rvstate.workflows.pipeline.prepare import prepared, stage_request
+    from rvstate.workflows.pipeline.stagejobs import prepared, stage_request
 
     session = looked.session
     settings, site = session.config.settings, session.config.site

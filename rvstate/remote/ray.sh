@@ -327,7 +327,23 @@ rv_ray_note() {
     mkdir -p "$RV_RUN_DIR" || return 1
     # shellcheck source=/dev/null
     . "$RV_RAY_LIBRARY/stage.sh" && . "$rv_ray/stages.sh" "$2" || return 1
-    if [ "$1" = begin ]; then rv_stage_begin "$RV_RAY_LIBRARY"; else rv_stage_end; fi
+    if [ "$1" = begin ]; then
+        rv_stage_begin "$RV_RAY_LIBRARY"
+    else
+        rv_ray_followed && rv_stage_end
+    fi
+}
+
+# rv_ray_followed: stages that stream to each other begin at once, so those that this one follows had
+# no record of this run then.
+rv_ray_followed() {
+    local name
+    {
+        grep -v '^after ' "$RV_RUN_DIR/stage"
+        for name in "${rv_stage_after[@]}"; do
+            printf 'after %s %s\n' "$(sed -n 's/^run //p' "$RV_PIPELINE_DIR/.rvstate/stages/$name/record")" "$name"
+        done
+    } >"$RV_RUN_DIR/.stage" && mv "$RV_RUN_DIR/.stage" "$RV_RUN_DIR/stage"
 }
 
 if [ "${BASH_SOURCE[0]}" = "$0" ]; then

@@ -1,7 +1,7 @@
 """Looks into the environment whose Python runs it: can be imported what was declared?
 
     python check.py imports KEPT ENVIRONMENTS declared|named [MODULE]...
-    python check.py spoiled
+    python check.py spoiled [NAME==VERSION]...
     python check.py origins DIRECTORY
 
 Runs on the cluster with whatever Python (3.8 or later) the environment has, so it imports nothing
@@ -153,14 +153,19 @@ def attempt(name: str, seconds: float) -> tuple[list[str], bool, str]:
     )
 
 
-def spoiled() -> list[str]:
+def spoiled(among: list[str]) -> list[str]:
     """Distributions that lack a file, or share one with uv's cache that is not what was published.
+
+    Only those that are named, as their directories are, or all where none is.
 
     A purge may have taken files of the cache, or somebody forced an edit.  Only files whose date
     differs from their neighbours' are read, so it costs a look at each.
     """
     found = []
     for distribution in importlib.metadata.distributions():
+        folder = str(getattr(distribution, "_path", "")).replace("\\", "/").rpartition("/")[2]
+        if among and folder.replace(".dist-info", "").replace("-", "==", 1) not in among:
+            continue
         if _is_spoiled(distribution):
             found.append(str(distribution.metadata["Name"]))
     return found
@@ -263,7 +268,7 @@ def imports(kept: str, environments: str, names: list[str]) -> int:
 def main(words: list[str]) -> int:
     """Do as the words say, and answer the exit status."""
     if words[0] in ("spoiled", "origins"):
-        for line in spoiled() if words[0] == "spoiled" else origins(words[1]):
+        for line in spoiled(words[1:]) if words[0] == "spoiled" else origins(words[1]):
             print(line)
         return 0
     names = words[4:] if words[3] == "named" else declared()

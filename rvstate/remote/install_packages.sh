@@ -196,6 +196,7 @@ clean_cache() {
 # uv's cache may have lost files to a purge, or share one that somebody edited by force: what has such
 # a file is fetched anew.
 respoiled() {
+    # shellcheck disable=SC2119 # among all
     find_spoiled || return 0
     set --
     for name in $spoiled; do set -- "$@" --reinstall-package "$name" --refresh-package "$name"; done
@@ -205,6 +206,7 @@ respoiled() {
     clean_cache $spoiled || return 1
     install_declared "$@" || return 1
     # what nothing asks for, pip before all
+    # shellcheck disable=SC2119 # among all
     find_spoiled || return 0
     distributions "$generation" >"$place/here"
     printf '%s\n' "$spoiled" | plain >"$place/spoiled"
@@ -214,8 +216,10 @@ respoiled() {
     gently "$@" >&2 </dev/null
 }
 
+# find_spoiled [NAME==VERSION]...: sets spoiled; among all where none is named.
+# shellcheck disable=SC2120 # layer.sh names some
 find_spoiled() {
-    spoiled=$(gently "$generation/bin/python" "$place/check.py" spoiled) && [ -n "$spoiled" ]
+    spoiled=$(gently "$generation/bin/python" "$place/check.py" spoiled "$@") && [ -n "$spoiled" ]
 }
 
 # The package that failed while it was built; nothing for any other failure.

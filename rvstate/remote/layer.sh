@@ -53,7 +53,12 @@ build_layer() {
         node=
         use_former && lay || return 1
     fi
-    check_layer && list_installed && keep_tools && put_back_added && repath "$generation" "$at" && read_only && stamp
+    # both only read, and wait for the file system
+    list_installed &
+    listing=$!
+    check_layer
+    checked=$?
+    wait "$listing" && [ "$checked" = 0 ] && keep_tools && put_back_added && repath "$generation" "$at" && read_only && stamp
 }
 
 # A layer of a damaged base would be damaged, too.
@@ -320,10 +325,15 @@ agrees() {
     return 1
 }
 
-# Files of the cache that are gone, or that somebody changed by force: those packages anew.
+# Of what the base has not: files of the cache that are gone, or that somebody changed by force; those
+# packages anew.
 respoiled_layer() {
-    find_spoiled || return 0
     distributions "$generation" >"$place/here"
+    before=$base/.rvstate/installed
+    [ -s "$before" ] || before=/dev/null
+    # shellcheck disable=SC2046 # NAME==VERSION each
+    set -- $(comm -13 "$before" "$place/here")
+    [ $# -gt 0 ] && find_spoiled "$@" || return 0
     printf '%s\n' "$spoiled" | plain >"$place/spoiled"
     by_name "$place/spoiled" <"$place/here" >"$place/fine"
     comm -13 "$place/fine" "$place/here" >"$place/anew"
@@ -363,6 +373,7 @@ put_back_added() {
 finish_layer() {
     [ -s "$place/lines" ] || return 0
     : >"$place/versions"
+    base=${generation%/*}/$(recipe base)
     # nothing was there to be fixed when the base was left to the job, too
     if [ "$(recipe build)" = job ]; then distributions "$generation" | find_fixed; fi
     node=yes

@@ -35,7 +35,7 @@ def test_what_was_kept_is_said_though_all_was_sent_again(monkeypatch: pytest.Mon
     prepared = cast("Prepared", SimpleNamespace(known=None))
     job, new, said = submit._twice(cast("Any", None), prepared, lambda _: None, False)
     assert (job, new) == ("41", True)
-    assert submit._told(said, prepared) == (
+    assert submit.told(said, prepared) == (
         "files in the workspace that were not sent from here are kept in /w/aside-1",
     )
 

@@ -318,17 +318,17 @@ rv_dvc_overlay() {
 
 # rv_dvc_configure: DVC's own settings for this workspace; nothing of it is committed.
 rv_dvc_configure() {
-    local at=$PWD
-    while ! [ -d "$at/.dvc" ]; do
-        [ "$at" != "$rv_dvc_root" ] || rv_give_up "there is no .dvc in $PWD or above: run \`dvc init\` and commit it"
-        at=${at%/*}
+    rv_dvc_at=$PWD
+    while ! [ -d "$rv_dvc_at/.dvc" ]; do
+        [ "$rv_dvc_at" != "$rv_dvc_root" ] || rv_give_up "there is no .dvc in $PWD or above: run \`dvc init\` and commit it"
+        rv_dvc_at=${rv_dvc_at%/*}
     done
     # files are shared by all projects; the run cache is the project's own, for it is pushed as a whole
     mkdir -p "${rv_dvc_cache%/*/*}/files" "$rv_dvc_cache" &&
         { [ -e "$rv_dvc_cache/files" ] || ln -s ../../files "$rv_dvc_cache/files" 2>/dev/null; }
     [ -d "$rv_dvc_cache/files" ] || rv_give_up "cannot make DVC's cache $rv_dvc_cache"
     printf '%s\n' '[core]' '    analytics = false' '    check_update = false' \
-        '[cache]' "    dir = \"$rv_dvc_cache\"" "    type = \"$rv_dvc_links\"" >"$at/.dvc/config.local"
+        '[cache]' "    dir = \"$rv_dvc_cache\"" "    type = \"$rv_dvc_links\"" >"$rv_dvc_at/.dvc/config.local"
     printf '%s\n' '.dvc/config.local' >>"$rv_dvc_root/.git/info/exclude"
 }
 
@@ -384,7 +384,7 @@ rv_dvc_results() {
     what="the run cache"
     names=
     if [ -n "$refs" ]; then
-        rv_dvc_save "$refs" || rv_dvc_say "the experiments could not be saved in $rv_dvc_store"
+        rv_dvc_save "$refs" || rv_dvc_rescue "$refs"
         names=$(printf '%s\n' "$refs" | sed 's,^refs/exps/../[^/]*/,,')
         what="experiment $(printf '%s\n' "$names" | paste -s -d ' ' -)"
     fi
@@ -420,6 +420,19 @@ rv_dvc_save() {
     git push --quiet "$rv_dvc_store" "$@"
 }
 
+# rv_dvc_rescue REFS: where scratch takes nothing any more, home may.
+rv_dvc_rescue() {
+    local file=$HOME/rvstate-${rv_run_dir##*/}${RV_ARRAY_INDEX:+-$RV_ARRAY_INDEX}.bundle
+    rv_dvc_say "the experiments could not be saved in $rv_dvc_store (is scratch full?)"
+    # names are words of git's, without blanks
+    # shellcheck disable=SC2086
+    if git bundle create "$file" $1 2>/dev/null; then
+        rv_dvc_say "they are in $file; \`git fetch\` in the project takes them from there"
+    else
+        rv_dvc_say "and not in $file either, so all depends on the push"
+    fi
+}
+
 # rv_dvc_keep WHAT WHY: it stays on the cluster, which is said here and by `rvstate ps`.
 rv_dvc_keep() {
     rv_dvc_tell "kept $1 is on the cluster and not pushed: $2"
@@ -450,8 +463,9 @@ rv_dvc_push_experiments() {
     fi
 }
 
+# Whether there is a DVC remote; DVC itself takes seconds to say so where its programs lie far away.
 rv_dvc_has_remote() {
-    [ -n "$(rv_dvc_call dvc remote list 2>/dev/null)" ]
+    grep -q -s 'remote "' "$rv_dvc_at/.dvc/config" || [ -n "$(rv_dvc_call dvc remote list 2>/dev/null)" ]
 }
 
 rv_dvc_push_cache() {

@@ -228,6 +228,16 @@ def test_a_push_that_fails_changes_no_exit_code(place: Place) -> None:
     assert place.told.startswith("kept the run cache")
 
 
+def test_what_scratch_does_not_take_goes_to_the_home_directory(place: Place) -> None:
+    """Scratch is full and the push fails: the experiment is not lost."""
+    steps = ("rv_dvc_url=/nowhere/at/all", f"rv_dvc_store={place.root}/job.sh/x")
+    done = place.job("clone", *steps)
+    assert done.returncode == 0
+    bundle = place.root / "rvstate-one.bundle"
+    assert str(bundle) in done.stderr
+    assert "tidy-name" in runkit.git(place.app, "bundle", "list-heads", str(bundle))
+
+
 def test_without_a_remote_of_dvc_commits_are_pushed_alone(place: Place) -> None:
     """There is nothing to push files to, which is said."""
     (place.root / "remotes").write_text("")

@@ -214,7 +214,7 @@ def run_document(submitted: Submitted, exit_code: int | None = None) -> str:
     return json.dumps(
         {
             "schema": 1,
-            "command": "run",
+            "command": "dvc run" if prepared.order.dvc else "run",
             "run_id": prepared.run_id,
             "job_id": submitted.job.partition(",")[0],
             **_several(spec, submitted.job),

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests import dvckit
-from tests.runkit import Laptop, git, repository, write
+from tests.runkit import Laptop, git, repository, until, write
 
 
 class Desk:
@@ -33,10 +33,20 @@ class Desk:
         self.laptop.env |= {"PATH": f"{root}/none:/usr/bin:/bin", "GIT_CONFIG_NOSYSTEM": "1"}
         self.laptop.env |= {"EMAIL": "me@example.org"}
 
+    def begun(self, *words: str) -> dict[str, Any]:
+        """Submit one job."""
+        done = self.laptop.run("dvc", "run", "--json", *words, cwd=self.app)
+        found: dict[str, Any] = json.loads(done.stdout)
+        return found
+
     def submit(self, *words: str) -> dict[str, Any]:
         """One job to its end."""
-        done = self.laptop.run("dvc", "run", "--json", *words, cwd=self.app)
-        return self.ended(json.loads(done.stdout) | {"said": done.stderr})
+        return self.ended(self.begun(*words))
+
+    def results(self, run_id: str) -> str:
+        """What `ps` says of a run's results."""
+        runs = self.laptop.document("ps")["runs"]
+        return next(str(run["results"]) for run in runs if run["run_id"] == run_id)
 
     def ended(self, found: dict[str, Any]) -> dict[str, Any]:
         """Wait for a run; what became of it, too."""
@@ -133,6 +143,19 @@ def test_what_no_job_could_push_comes_home(desk: Desk) -> None:
     pulled = desk.laptop.document("dvc", "pull", "tidy-name", cwd=desk.app)
     assert pulled["remote"] == ["tidy-name"]
     desk.laptop.run("dvc", "pull", "nobody", cwd=desk.app, status=64)
+
+
+def test_a_run_that_is_stopped_pushes_what_it_has(desk: Desk) -> None:
+    """And nobody pushes for it while it still runs."""
+    (desk.root / "waits").touch()
+    found = desk.begun("-S", "a=1")
+    until((desk.root / "started").exists)
+    assert "not pushed" not in desk.laptop.run("ps").stdout
+    assert desk.laptop.document("dvc", "pull", cwd=desk.app)["pushed"] == []
+    desk.laptop.run("stop", "-y", found["job_id"])
+    desk.laptop.await_state(found["run_id"], "CANCELLED", "FAILED")
+    until(lambda: desk.results(found["run_id"]) == "pushed the run cache")
+    assert not list(Path("/tmp").glob(f"rvstate-dvc-{os.getuid()}-{found['job_id']}"))
 
 
 def test_the_projects_own_script_makes_its_environment(desk: Desk) -> None:

@@ -18,6 +18,8 @@ from rvstate.model.layout import SYMBOLIC, Layout
 from rvstate.model.project import Project
 from rvstate.paths import RemotePath
 from rvstate.script import Script
+from rvstate.slurm.states import FINISHED
+from rvstate.workflows import jobs
 from rvstate.workflows.dvc.store import program_of
 from rvstate.workflows.run.receipt import spec_in
 from rvstate.workflows.session import Session
@@ -153,15 +155,15 @@ def _look(session: Session, project: Project) -> Kept:
     for line in answer.first("states").decode("utf-8", "replace").splitlines():
         path, _, text = line.removeprefix("./").partition(":")
         states[_run(path.removesuffix("/dvc"))] = text
-    jobs = {}
+    unpushed = {}
     for name, body in answer.sections:
         word, _, path = name.partition(" ")
         spec = _job(body) if word == "receipt" else None
         if spec is not None and spec.dvc is not None and spec.dvc.store == store:
-            jobs[_run(path)] = spec
+            unpushed[_run(path)] = spec
     # what is not known to be pushed, is not
     known = dict.fromkeys(references, "") | states
-    return Kept(RemotePath(store), RemotePath(there), references, known, jobs)
+    return Kept(RemotePath(store), RemotePath(there), references, known, unpushed)
 
 
 def _run(path: str) -> str:
@@ -209,7 +211,11 @@ def _push(session: Session, kept: Kept) -> tuple[dict[str, str], tuple[str, ...]
     """What the login node could push, run to words; and why the rest could not be."""
     done: dict[str, str] = {}
     notices = []
+    # what a job is still at it pushes itself
+    busy = _going_on(session) if kept.jobs else frozenset()
     for run, job in kept.jobs.items():
+        if run in busy:
+            continue
         found = job.dvc
         assert found is not None
         program = program_of(job, found)
@@ -256,6 +262,18 @@ def _from_remote(
     if status != 0:
         return names, (f"commits came, and `dvc exp pull` did not bring the files: {_why(said)}",)
     return names, ()
+
+
+def _going_on(session: Session) -> frozenset[str]:
+    """Runs, and elements of arrays as `RUN-INDEX`, that have not ended."""
+    going: set[str] = set()
+    for run in jobs.runs(session):
+        if run.is_over:
+            continue
+        over = {e.index for e in run.elements if e.state in FINISHED}
+        indices = run.array.indices if run.array else ()
+        going |= {run.run_id, *(f"{run.run_id}-{i}" for i in indices if i not in over)}
+    return frozenset(going)
 
 
 def _why(said: str) -> str:

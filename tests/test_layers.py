@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
 from rvstate import probe
 from rvstate.config import load
-from rvstate.errors import ConfigError
+from rvstate.errors import ConfigError, ConvergeError, RefusedError
 from rvstate.model.environment.spec import EnvironmentSpec
-from rvstate.model.layout import Account
+from rvstate.model.layout import Account, Layout
 from rvstate.model.observed import Absent, Entry, ObservedState, Present
 from rvstate.model.runtime_env import RuntimeEnv
 from rvstate.paths import RemotePath
+from rvstate.script import Answer, Script
 from rvstate.state import State
 from rvstate.transport import Local
 from rvstate.workflows.run import layers
@@ -111,3 +114,57 @@ def test_a_layer_is_there_where_nothing_is_known_against_it(
     assert there is is_there
     asked = probe.script("/s", "/h", layers.questions([found])).args
     assert sum(str(found.place) in word for word in asked) == 3
+
+
+class Answering:
+    """A transport that gives one answer."""
+
+    heard = None
+
+    def __init__(self, status: int, body: str, errors: str) -> None:
+        self.answer = Answer(status, (("", body.encode()),), errors)
+
+    def run(self, script: Script) -> Answer:
+        assert script.name == "layers"
+        return self.answer
+
+
+def build(session: Session, status: int, body: str, errors: str = "") -> layers.Built:
+    (found,) = layers.layers(session, SPEC, BASE, [ONE]).values()
+    body = body.replace("LAYER", found.place.name).replace("PLACE", found.place)
+    given = replace(session, transport=cast("Any", Answering(status, body, errors)))
+    account = Account("u", 1, RemotePath("/home/u"), RemotePath("/scratch/u"))
+    return layers.build(given, Layout(account), "/uv", (found,), "token", lambda _: None)
+
+
+def test_what_building_said_is_told(session: Session) -> None:
+    """What was built, and what the user should know of it."""
+    body = "at LAYER\nnote slow\ndeferred x\nsize 7 2048 1024\nbuilt PLACE\n"
+    done = build(session, 0, body)
+    assert [one.runtime_env for one in done.layers] == [ONE]
+    assert done.notices == (
+        "slow",
+        "x is built by the stage's first job, on its compute node",
+        "a layer has 7 files, 2.0 KiB, of which 1.0 KiB are its own",
+    )
+    assert build(session, 0, "there PLACE\n").layers == ()
+
+
+def test_a_failure_names_the_layer_and_has_the_installers_words(session: Session) -> None:
+    """Those of uv and of pip, and not more of them than can be read."""
+    for words in ("  cause: there is no six.\n", "ERROR: there is no six\n"):
+        with pytest.raises(ConvergeError) as caught:
+            build(session, 1, "at LAYER\n", f"Using Python\n{words}rvstate: not installed\n")
+        assert caught.value.message == (
+            "The layer of uv: six could not be built: not installed (there is no six)."
+        )
+    with pytest.raises(ConvergeError, match=r"could not be built: it is full\.$"):
+        build(session, 1, "at LAYER\n", "linking\nrvstate: it is full\n")
+
+
+def test_a_package_that_must_stay_is_refused(session: Session) -> None:
+    """With the remedies; nothing is broken, so it is no failure."""
+    refused = "at LAYER\nrefused torch would be 2 and is 1 in the base\n"
+    with pytest.raises(RefusedError, match="The layer of uv: six: torch would be 2") as caught:
+        build(session, 1, refused, "linking\n")
+    assert "pin_to_base" in caught.value.remedy

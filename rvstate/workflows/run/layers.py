@@ -19,6 +19,8 @@ from rvstate.workflows.session import Session
 
 # A build over the same environment may hold the lock as long; its progress is told.
 _PATIENCE = "3600"
+# As much as is shown of what an installer said, in characters.
+_MOST = 300
 _PATTERN = re.compile(r"[a-z0-9*][a-z0-9*-]*")
 
 
@@ -267,6 +269,9 @@ def _notices(lines: list[str]) -> Iterable[str]:
 
 
 def _reason(which: str, errors: str) -> str:
-    lines = [line.removeprefix("rvstate: ") for line in errors.splitlines() if line.strip()]
-    said = lines[-1] if lines else "the cluster gave no reason"
-    return f"The layer of {which} could not be built: {said}."
+    """Why, with the installer's own last words in front of ours."""
+    lines = [line.strip() for line in errors.splitlines() if line.strip()]
+    said = lines[-1].removeprefix("rvstate: ") if lines else "the cluster gave no reason"
+    words = re.match(r"(?:error|cause)s?: (.*)", lines[-2], re.I) if len(lines) > 1 else None
+    own = f" ({words[1][:_MOST].rstrip('.')})" if words else ""
+    return f"The layer of {which} could not be built: {said}{own}."

@@ -252,7 +252,8 @@ def table(stage: Stage, spec: str, after: Sequence[str], reads: str, keeps: bool
     """
     found: dict[str, Any] = {"command": stage.command}
     inputs, outputs = [*stage.inputs], [*stage.outputs]
-    if is_python(stage):
+    python = is_python(stage)
+    if python:
         found["command"] = (*RUNNER, spec, stage.name)
         inputs += [items_path(reads)] if reads else []
         outputs += [items_path(stage.name)] if keeps else []
@@ -261,7 +262,8 @@ def table(stage: Stage, spec: str, after: Sequence[str], reads: str, keeps: bool
         "after": list(after if stage.after is None else stage.after),
         "inputs": inputs,
         "outputs": outputs,
-        "code": list(stage.code),
+        # the file that says what the stage is belongs to it
+        "code": [*stage.code, spec.partition(":")[0]] if stage.code and python else [*stage.code],
         "batch_size": stage.batch_size,
         "num_workers": stage.num_workers,
         "runtime_env": stage.runtime_env,

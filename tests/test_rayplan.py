@@ -13,6 +13,7 @@ from rvstate import rayplan, stages
 from rvstate.errors import ConfigError
 from rvstate.model.runtime_env import RuntimeEnv, runtime_env
 from rvstate.model.stage import Pipeline, declared, pipeline
+from rvstate.staging import Verdict
 
 
 def environment(table: dict[str, Any], **files: str) -> RuntimeEnv:
@@ -111,3 +112,21 @@ def test_what_only_a_job_can_ask_for_is_refused_of_a_stage() -> None:
     tables = {"a": {"command": "x", "resources": {"time": "1h"}}}
     with pytest.raises(ConfigError, match="Stage a asks for time"):
         rayplan.plan(made(tables), ["a"], 1, [])
+
+
+def test_a_chain_runs_as_a_whole_or_not_at_all() -> None:
+    """What passes between its stages is kept nowhere; the others stay as they were decided."""
+    parts = [Step("a"), Step("b"), stages.Stage("c", command="x")]
+    tables = stages.describe(stages.Pipeline("p", parts), "p.py", streams=True)["stages"]
+    found = made(tables)
+    skip = Verdict("a", "skip", "same"), Verdict("b", "skip", "same"), Verdict("c", "skip", "same")
+    assert rayplan.together(found, skip) == skip
+    changed = (skip[0], Verdict("b", "run", "its code has changed"), skip[2])
+    decided = rayplan.together(found, changed)
+    assert decided == (
+        Verdict("a", "run", "it is in one chain with b, which runs"),
+        changed[1],
+        skip[2],
+    )
+    last = rayplan.together(found, (skip[0], skip[1], Verdict("c", "run", "it has not run yet")))
+    assert [verdict.action for verdict in last] == ["skip", "skip", "run"]

@@ -219,3 +219,58 @@ def test_the_example_runs_as_it_stands(tmp_path: Path) -> None:
         "accuracy": 1.0,
         "versions": {"featurise": "2.1.0", "train": "2.2.0", "evaluate": "3.0.1"},
     }
+
+
+CODE = """from rvstate.stages import Pipeline, Stage
+
+class Double(Stage):
+    def process(self, batch):
+        return [2 * one for one in batch]
+
+class Add(Stage):
+    code = ["other.py"]
+    batch_size = 2
+    def process(self, batch):
+        assert len(batch) <= 2
+        return [one + self.by for one in batch]
+
+one = Add("one")
+one.by = 1
+pipeline = Pipeline("numbers", [Double(), one], items=[1, 2, 3])
+broken = Pipeline("broken", [Double("a"), Double("a")])
+"""
+
+
+def test_a_pipeline_as_code_runs_as_jobs_that_hand_over_items(app: App) -> None:
+    """Nothing of rvstate need be installed over there; what has not changed is skipped."""
+    write(app.root, {"lib/flow.py": CODE})
+    first = app.run("run", "--wait", "lib/flow.py")
+    assert first["pipeline"] == "numbers"
+    assert states(first) == {"Double": "COMPLETED", "one": "COMPLETED"}
+    kept = {p.name: p.read_text().split() for p in (app.data / "stages").iterdir()}
+    assert kept == {"Double.jsonl": ["2", "4", "6"], "one.jsonl": ["3", "5", "7"]}
+    assert runs(app.plan("lib/flow.py:pipeline")) == []
+    # the file itself is code of every stage, whatever else a stage names
+    write(app.root, {"lib/flow.py": CODE.replace("[1, 2, 3]", "[5]")})
+    assert runs(app.plan("lib/flow.py")) == ["Double", "one"]
+
+
+@pytest.mark.parametrize(
+    ("named", "said"),
+    [
+        ("lib/none.py", "There is no file lib/none.py in the project app."),
+        ("../../elsewhere.py", "There is no file ../../elsewhere.py in the project app."),
+        ("lib/flow.py:broken", "broken has two stages a: give one another name"),
+        ("lib/flow.py:other", "lib/flow.py has no pipeline named other"),
+        ("lib/needs.py", "No module named 'not_on_this_machine'"),
+    ],
+)
+def test_code_that_makes_no_pipeline_is_said_before_anything_is_sent(
+    app: App, named: str, said: str
+) -> None:
+    """In the words of the Python that read it, with what to do."""
+    write(app.root, {"lib/flow.py": CODE, "lib/needs.py": "import not_on_this_machine\n"})
+    done = app.laptop.run("pipeline", "run", named, cwd=app.root, status=None)
+    assert done.returncode != 0
+    assert said in done.stderr
+    assert "→" in done.stderr

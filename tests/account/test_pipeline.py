@@ -219,6 +219,18 @@ def test_the_example_runs_as_it_stands(tmp_path: Path) -> None:
         "accuracy": 1.0,
         "versions": {"featurise": "2.1.0", "train": "2.2.0", "evaluate": "3.0.1"},
     }
+    # and what people read of it
+    said = laptop.run("pipeline", "run", cwd=root).stdout.splitlines()
+    assert said[0].startswith(" = featurise  nothing has changed since run ")
+    assert said[0].endswith("[uv: snowballstemmer==2.1.0]")
+    assert said[-2:] == [
+        "Plan: 0 to run, 3 skipped.",
+        "Nothing to do: every stage is as it was made.",
+    ]
+    dry = laptop.run("pipeline", "run", "--stage", "evaluate", "--force", "--dry-run", cwd=root)
+    assert "Plan: 1 to run, 0 skipped, 2 not selected." in dry.stdout
+    assert "stage evaluate:\n#!/bin/bash\n" in dry.stdout
+    assert len(list((laptop.home / "local/scratch/.rv/runs").iterdir())) == 3
 
 
 CODE = """from rvstate.stages import Pipeline, Stage

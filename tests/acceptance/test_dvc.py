@@ -113,7 +113,9 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
         laptop = Laptop(
             root / "laptop",
             '[connection]\nhost = "rv-login"\nuser = "abc1de"\nsite = "uva"\n'
-            f'ssh_config = "{site.ssh_config}"\n[defaults]\naccount = "mygroup"\ntime = "10m"\n',
+            f'ssh_config = "{site.ssh_config}"\n[defaults]\naccount = "mygroup"\ntime = "10m"\n'
+            # the check of all that came with DVC is no matter of these tests
+            '[environment]\nimports = ["dvc"]\n',
         )
         laptop.env["PATH"] = f"{programs}:{laptop.env['PATH']}"
         laptop.env |= {"DVC_NO_ANALYTICS": "1", "GIT_CONFIG_NOSYSTEM": "1"}

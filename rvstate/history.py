@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from rvstate import git
-from rvstate.errors import ConvergeError, RefusedError
+from rvstate.errors import ConfigError, ConvergeError, RefusedError
 from rvstate.model.experiment import Repository
 from rvstate.model.project import Project
 from rvstate.script import Spool
@@ -72,7 +72,13 @@ def has_commit(project: Project, remote: str, commit: str) -> bool:
         ConfigError: It does not answer.
     """
     root = Path(project.root)
-    said = git.ask(root, "ls-remote", "--heads", "--tags", "--", remote)
+    try:
+        said = git.ask(root, "ls-remote", "--heads", "--tags", "--", remote)
+    except ConfigError as error:
+        raise ConfigError(
+            f"Remote {remote} does not answer: {error.message.partition(': ')[2] or error.message}",
+            "Try `git fetch`; without --check-remote what was fetched last counts.",
+        ) from error
     tips = {line.split("\t")[0] for line in said.splitlines()}
     # one whose tip is known here leads there, or not
     return commit in tips or any(

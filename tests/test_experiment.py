@@ -378,3 +378,14 @@ def test_outside_git_nothing_is_asked(tmp_path: Path) -> None:
     project = Project(str(tmp_path), "p", ("x",))
     found = history.repository(project, "origin")
     assert found.commit is None
+
+
+def test_a_remote_that_does_not_answer_is_named(app: Path) -> None:
+    """With the way to go on without asking it."""
+    project = git.inspect(app)
+    assert project.commit is not None
+    runkit.git(app, "remote", "set-url", "origin", str(app.parent / "nowhere.git"))
+    with pytest.raises(ConfigError) as caught:
+        history.has_commit(project, "origin", project.commit)
+    assert "Remote origin does not answer" in caught.value.message
+    assert "--check-remote" in caught.value.remedy

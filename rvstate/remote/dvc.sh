@@ -82,6 +82,9 @@ rv_dvc() {
     # kept from the workspace, which is gone when the job ends
     rv_dvc_kept=("${rv_kept[@]}")
     rv_kept=()
+    rm -f "$RV_RUN_DIR/.listens"
+    # shellcheck disable=SC2034 # job.sh calls it
+    rv_deliver=rv_dvc_deliver
     rv_await rv_dvc_job "$@"
     rv_end "$rv_status"
 }
@@ -117,6 +120,9 @@ rv_dvc_job() {
     status=$?
     # nothing is left to be ended: what Slurm does not kill goes on to save and push
     trap '' TERM INT USR1
+    # argparse's answer in every version of DVC
+    [ "$status" != 254 ] ||
+        rv_dvc_say "dvc did not take its arguments; it is version $(rv_dvc_call dvc --version 2>/dev/null), and 3 or later is needed"
     rv_kept=("${rv_dvc_kept[@]}")
     rv_copy_kept loud
     rv_dvc_results "$status"
@@ -165,20 +171,26 @@ rv_dvc_stop() {
     rv_dvc_end "$1" "$rv_dvc_pid" &
 }
 
-# rv_dvc_listens PID: whether a program below it has a handler for USR1.
-rv_dvc_listens() {
+# rv_dvc_deliver SIGNAL: hand it on.  Whether anybody listens to the warning is noted before it is sent:
+# a program that does may be gone at once.
+rv_dvc_deliver() {
     local pid number
-    number=$(kill -l USR1)
-    while read -r pid _; do
-        if rv_catches "$pid" "$number"; then return 0; fi
-    done < <(rv_tree "$1")
-    return 1
+    if [ "$1" = USR1 ]; then
+        number=$(kill -l USR1)
+        while read -r pid _; do
+            # the job's own shell does, and so do its copies
+            if [ "$pid" != "$rv_child" ] && rv_catches "$pid" "$number" && ! rv_same "$pid" "$rv_child"; then
+                : >"$RV_RUN_DIR/.listens"
+            fi
+        done < <(rv_tree "$rv_child")
+    fi
+    rv_to_child "$1"
 }
 
 rv_dvc_end() {
     local turn pid count wait=$1
     # where nobody listens there is nothing to wait for
-    [ "$wait" = 0 ] || rv_dvc_listens "$2" || wait=0
+    [ -e "$RV_RUN_DIR/.listens" ] || wait=0
     [ "$1" = 0 ] || rv_dvc_say "the time is nearly over; the stage that runs is ended in $wait s, and what there is is saved"
     for ((turn = 0; turn < wait; turn++)); do
         kill -0 "$2" 2>/dev/null || return 0
@@ -297,8 +309,16 @@ rv_dvc_clone() {
 
 # Commits are read from the account's repository where they are, and those of the job are its own.
 rv_dvc_shared() {
-    git clone --quiet --shared --no-checkout --origin rvstate-store -- "$rv_dvc_source" "$1" 2>/dev/null ||
-        { rv_dvc_say "the repository $rv_dvc_source is damaged or gone; submit again"; return 1; }
+    local said
+    if ! said=$(git clone --quiet --shared --no-checkout --origin rvstate-store -- "$rv_dvc_source" "$1" 2>&1); then
+        rv_dvc_say "git says: $said"
+        if git -C "$rv_dvc_source" cat-file -e "$rv_dvc_commit^{commit}" 2>/dev/null; then
+            rv_dvc_say "is $rv_dvc_near full? \`workspace\` in [dvc] names another place for workspaces"
+        else
+            rv_dvc_say "the repository $rv_dvc_source is damaged or gone; submit again"
+        fi
+        return 1
+    fi
     git -C "$1" remote remove rvstate-store
 }
 

@@ -215,7 +215,7 @@ def test_a_failure_leaves_its_run_cache_on_the_remote(place: Place, status: int)
 def test_a_push_that_fails_changes_no_exit_code(place: Place) -> None:
     """The experiment stays in the account's repository, and log and `ps` say so."""
     runkit.write(place.root, {"more": "", "steps": ""})
-    steps = ("rv_dvc_url=/nowhere/at/all",)
+    steps = ("rv_dvc_url=/nowhere/at/all", "sleep() { :; }")
     done = place.job("clone", *steps)
     assert done.returncode == 0
     assert place.told.startswith("kept experiment tidy-name is on the cluster")
@@ -230,12 +230,59 @@ def test_a_push_that_fails_changes_no_exit_code(place: Place) -> None:
 
 def test_what_scratch_does_not_take_goes_to_the_home_directory(place: Place) -> None:
     """Scratch is full and the push fails: the experiment is not lost."""
-    steps = ("rv_dvc_url=/nowhere/at/all", f"rv_dvc_store={place.root}/job.sh/x")
+    steps = ("rv_dvc_url=/nowhere/at/all", f"rv_dvc_store={place.root}/job.sh/x", "sleep() { :; }")
     done = place.job("clone", *steps)
     assert done.returncode == 0
     bundle = place.root / "rvstate-one.bundle"
     assert str(bundle) in done.stderr
     assert "tidy-name" in runkit.git(place.app, "bundle", "list-heads", str(bundle))
+
+
+def test_a_push_that_another_one_was_in_the_way_of_is_tried_again(place: Place) -> None:
+    """Elements of an array push to the same remotes at the same time."""
+    program, busy = place.root / "env/bin/dvc", place.root / "busy"
+    busy.touch()
+    way = f"'exp push'*) if [ -e {busy} ]; then rm {busy}; exit 255; fi; "
+    program.write_text(program.read_text().replace("'exp push'*) ", way))
+    done = place.job("clone", "sleep() { :; }")
+    assert done.returncode == 0, done.stderr
+    assert place.told == "pushed experiment tidy-name"
+    assert [words[:2] for words in place.asked].count(["exp", "push"]) == 2
+
+
+def test_a_dvc_that_does_not_know_its_arguments_is_named(place: Place) -> None:
+    """They are those of DVC 3; the exit code is argparse's."""
+    (place.root / "status").write_text("254")
+    done = place.job()
+    assert done.returncode == 254
+    assert "3 or later is needed" in done.stderr
+    assert ["--version"] in place.asked
+
+
+def test_an_element_runs_what_was_queued_for_it(place: Place) -> None:
+    """Its files on top of its baseline, which is what the branch is at, and its own arguments."""
+    runkit.write(place.app, {"a.py": "queued\n", "new.py": "n\n"})
+    runkit.git(place.app, "rm", "--quiet", "b.py")
+    runkit.git(place.app, "add", "--all")
+    tree = runkit.git(place.app, "write-tree").strip()
+    files = runkit.git(place.app, "commit-tree", "-p", place.commit, "-m", "q", tree).strip()
+    runkit.git(place.root, "init", "--quiet", "--bare", str(place.store))
+    runkit.git(place.app, "push", "--quiet", str(place.store), f"{files}:refs/rvstate/q")
+    base, place.commit = place.commit, "f" * 40
+    steps = (
+        "RV_ARRAY_INDEX=1",
+        f"rv_dvc_queued 0 {base} {base} --wrong",
+        f"rv_dvc_queued 1 {base} {files} --force -- {quote('a $b')}",
+    )
+    done = place.job("queued", *steps, words="-n q-1")
+    assert done.returncode == 0, done.stderr
+    given = ["-n", "q-1", "--force", "--", "a $b"]
+    assert place.asked[0] == ["exp", "run", "--pull", "--allow-missing", *given]
+    seen = place.root / "seen"
+    assert runkit.git(seen, "rev-parse", "HEAD").strip() == base
+    said = runkit.git(seen, "status", "--porcelain").split("\n")
+    assert sorted(filter(None, said)) == ["A  new.py", "D  b.py", "M  a.py"]
+    assert place.kept() == [f"refs/rvstate/exps/one-1/{base[:2]}/{base[2:]}/tidy-name"]
 
 
 def test_without_a_remote_of_dvc_commits_are_pushed_alone(place: Place) -> None:
@@ -381,7 +428,7 @@ def test_another_projects_repository_is_not_touched(place: Place) -> None:
 
 def test_the_login_node_pushes_what_a_job_could_not(place: Place) -> None:
     """With the environment's own dvc; then it is told as pushed, and listed so."""
-    place.job("clone", "rv_dvc_url=/nowhere/at/all")
+    place.job("clone", "rv_dvc_url=/nowhere/at/all", "sleep() { :; }")
     assert place.told.startswith("kept")
     base = f"{place.commit[:2]}/{place.commit[2:]}/tidy-name"
     asked = (str(place.root), str(place.root), str(place.store), str(place.root / "runs"), "/c")

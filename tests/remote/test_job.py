@@ -1,5 +1,6 @@
 import contextlib
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -577,6 +578,26 @@ def test_each_element_has_values_and_directories_of_its_own(place: Path) -> None
     assert (place / "run/elements/of-53").read_text() == "3\n"
     assert sorted(os.listdir(place / "run/ended")) == ["3-0", "3-begun"]
     assert not (place / "run/exit").exists()
+
+
+def test_checkpoints_may_be_named_by_the_parameters(place: Path) -> None:
+    """Then another sweep under one name has others, and the same values have the same again."""
+    named = (*SWEEP[:2], "rv_array 4 named")
+
+    def where(index: int, *steps: str) -> str:
+        done = element(place, index, *steps)
+        assert done.returncode == 0, done.stderr
+        lines = done.stdout.splitlines()
+        return next(line for line in lines if line.startswith("RV_CHECKPOINT_DIR="))
+
+    first, second = where(3, *named), where(2, *named)
+    assert first != second
+    assert Path(first.partition("=")[2]).is_dir()
+    assert not (place / "rv/checkpoints/rv-train/3").exists()
+    shutil.rmtree(place / "run/elements")
+    assert where(3, *named) == first
+    shutil.rmtree(place / "run/elements")
+    assert where(3, SWEEP[0].replace("a b", "other"), *named[1:]) not in (first, second)
 
 
 def test_one_element_is_run_once(place: Path) -> None:

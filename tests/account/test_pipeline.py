@@ -231,6 +231,13 @@ def test_the_example_runs_as_it_stands(tmp_path: Path) -> None:
     assert "Plan: 1 to run, 0 skipped, 2 not selected." in dry.stdout
     assert "stage evaluate:\n#!/bin/bash\n" in dry.stdout
     assert len(list((laptop.home / "local/scratch/.rv/runs").iterdir())) == 3
+    # a layer that is gone is never built from what the base was built from
+    layer = Path(found["stages"][0]["environment"])
+    layer.rename(layer.with_name("away"))
+    again = laptop.run("rerun", found["stages"][0]["job_id"], cwd=root, status=3)
+    assert f"{layer} is gone" in again.stderr
+    assert "rvstate pipeline rerun --from featurise" in again.stderr
+    assert not layer.exists()
 
 
 CODE = """from rvstate.stages import Pipeline, Stage

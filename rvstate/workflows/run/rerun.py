@@ -14,6 +14,7 @@ from rvstate import desired as desired_state
 from rvstate.errors import ConfigError, ConvergeError, RefusedError, RvstateError
 from rvstate.model.environment.package import package as own_package
 from rvstate.model.environment.package import package_files
+from rvstate.model.environment.spec import EnvironmentSpec
 from rvstate.model.job import JobSpec
 from rvstate.model.layout import SYMBOLIC, Layout, Workspace
 from rvstate.model.observed import ObservedState, Present
@@ -187,6 +188,8 @@ def repeated(
     run = run_id or new_run_id()
     spec = _spec(session, then, layout, workspace, run)
     ready = _is_ready(observed, then.environment)
+    if not ready:
+        _check_recipe(then, environment)
     if ready:
         # what builds environments is not needed then
         plan = plan.only(KINDS - {"tool"})
@@ -301,6 +304,25 @@ def _is_ready(observed: ObservedState, generation: RemotePath | None) -> bool:
             "`rvstate converge` builds the one that its project uses again.",
         )
     return stamp == generation.name and runs
+
+
+def _check_recipe(then: JobSpec, environment: EnvironmentSpec | None) -> None:
+    """Refuse to build an environment from the recipe of another one.
+
+    Raises:
+        RefusedError: It was a stage's layer, or not built from what the project declared then.
+    """
+    if then.environment is None or (
+        environment is not None and environment.digest == then.environment.name
+    ):
+        return
+    raise RefusedError(
+        f"The environment {then.environment} is gone, and the run's receipt does not say how to "
+        "build it.",
+        f"`rvstate pipeline rerun --from {then.stage.name}` builds it, and runs the stage."
+        if then.stage is not None
+        else "Type the command again.",
+    )
 
 
 def _package(project: Project, then: JobSpec) -> tuple[tuple[str, str], ...]:

@@ -97,6 +97,16 @@ def test_people_see_what_goes_on_and_what_is_not_pushed(
     assert "1 have ended" in capsys.readouterr().out
 
 
+def test_an_odd_value_stays_on_its_line(capsys: pytest.CaptureFixture[str]) -> None:
+    """And says nothing to the terminal."""
+    odd = run("-S", "text=a\nb\x1b[2J", "-n", "é x", state=JobState.RUNNING)
+    view.show_queue(tuple(queue.experiments((odd,))), everything=False)
+    said = capsys.readouterr().out
+    assert "text=a\\nb\\x1b[2J" in said
+    assert "é x" in said
+    assert len(said.splitlines()) == 2
+
+
 def test_programs_see_all_of_it() -> None:
     """With parameters by name, and nothing where nothing is known."""
     said = json.loads(view.queue_document(tuple(queue.experiments((several(), run())))))

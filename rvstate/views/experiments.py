@@ -23,13 +23,13 @@ def show_queue(found: tuple[Queued, ...], *, everything: bool) -> None:
     rows = [("EXPERIMENT", "JOB", "STATE", "TIME", "RESULTS", "CODE", "PARAMETERS")]
     rows += [
         (
-            one.name or "-",
+            _plain(one.name) or "-",
             one.job or "-",
             one.state.value,
             "" if one.elapsed is None else duration.render(one.elapsed),
             _RESULTS.get(one.results, ""),
-            code(one),
-            " ".join(f"{name}={value}" for name, value in one.parameters),
+            _code(one),
+            _plain(" ".join(f"{name}={value}" for name, value in one.parameters)),
         )
         for one in shown
     ]
@@ -41,7 +41,12 @@ def show_queue(found: tuple[Queued, ...], *, everything: bool) -> None:
         click.echo("`rvstate dvc pull` in the project pushes what is not pushed, and brings it.")
 
 
-def code(one: Queued) -> str:
+def _plain(text: str) -> str:
+    """A value on one line: what no terminal prints is written as Python would."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def _code(one: Queued) -> str:
     """Which project, branch and commit it ran."""
     run = one.run
     changed = "*" if run.dirty else ""

@@ -75,6 +75,8 @@ build_main() {
 
 # However this ends, nothing half done is left where the end can still be heard.
 abandon() {
+    # Ctrl-C on one's own machine comes as INT and, by cancel, as TERM
+    trap '' HUP INT TERM
     if [ -n "${half-}" ]; then rm -rf "$half"; fi
     if [ -n "${copy-}" ]; then rm -f "$copy.rvstate-tmp-$$"; fi
     rm -rf "$inputs"

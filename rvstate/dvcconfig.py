@@ -35,24 +35,28 @@ class DataRemote:
 
 
 def data_remote(texts: Iterable[str], directory: str) -> DataRemote | None:
-    """The default remote, or None where there is none.
+    """The default remote as jobs have it, or None where there is none.
+
+    They have the first file only; what the second says of the same remote is about this machine.
 
     Args:
         texts: The files from the weakest on: `.dvc/config`, `.dvc/config.local`.
         directory: The directory `.dvc` on this machine, which directories are relative to.
     """
     parser = configparser.ConfigParser(interpolation=None, strict=False, allow_no_value=True)
-    for text in texts:
+    shared = ("", "")
+    for number, text in enumerate(texts):
         try:
             parser.read_string(text)
+            if number == 0:
+                shared = _default(parser)
         except configparser.Error:
             # DVC itself says so to its user; nothing of it is believed here
             return None
-    name = _plain(parser.get("core", "remote", fallback="") or "")
-    section = next((s for s in parser.sections() if _plain(s) == f'remote "{name}"'), None)
+    name, url = shared if all(shared) else _default(parser)
+    section = _section(parser, name)
     if not name or section is None:
         return None
-    url = _plain(parser.get(section, "url", fallback="") or "")
     secrets = tuple(key for key in parser[section] if key in _SECRETS)
     scheme, found, _ = url.partition("://")
     if not url.isprintable():
@@ -61,6 +65,17 @@ def data_remote(texts: Iterable[str], directory: str) -> DataRemote | None:
         path = posixpath.normpath(posixpath.join(directory, url))
         return DataRemote(name, "local", path, secrets)
     return DataRemote(name, scheme, url, secrets)
+
+
+def _default(parser: configparser.ConfigParser) -> tuple[str, str]:
+    """Name and URL of the default remote; each empty where it is not said."""
+    name = _plain(parser.get("core", "remote", fallback="") or "")
+    section = _section(parser, name)
+    return name, _plain(parser.get(section, "url", fallback="") or "") if section else ""
+
+
+def _section(parser: configparser.ConfigParser, name: str) -> str | None:
+    return next((s for s in parser.sections() if _plain(s) == f'remote "{name}"'), None)
 
 
 def _plain(text: str) -> str:

@@ -56,3 +56,12 @@ def test_there_may_be_none() -> None:
 def test_no_text_breaks_it(texts: list[str]) -> None:
     """Whatever the files hold, there is an answer."""
     data_remote(texts, "/p/.dvc")
+
+
+def test_what_is_said_of_this_machine_alone_is_not_what_jobs_have() -> None:
+    """Another way to the same remote stays here, and what logs in is still named."""
+    shared = "[core]\n    remote = there\n['remote \"there\"']\n    url = /scratch/me/data\n"
+    local = "['remote \"there\"']\n    url = ssh://host/scratch/me/data\n    password = x\n"
+    found = data_remote((shared, local), "/p/.dvc")
+    assert found is not None
+    assert (found.scheme, found.url, found.secrets) == ("local", "/scratch/me/data", ("password",))

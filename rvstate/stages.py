@@ -48,6 +48,8 @@ class Resources(TypedDict, total=False):
     cpus: int
     partition: str
     account: str
+    constraint: str
+    exclusive: bool
     exclude: str
     preset: str
     sbatch: Sequence[str]

@@ -31,7 +31,7 @@ def test_a_table_says_all_of_a_stage() -> None:
         {
             "train": {
                 "command": ["python", "train.py"],
-                "resources": {"gpus": 1, "time": "2h", "sbatch": ["qos=low"]},
+                "resources": {"gpus": 1, "time": "2h", "exclusive": True, "sbatch": ["qos=low"]},
                 "after": ["prepare"],
                 "inputs": ["./data//features/", "/project/shared"],
                 "outputs": ["model/"],
@@ -47,7 +47,7 @@ def test_a_table_says_all_of_a_stage() -> None:
     assert found == Stage(
         "train",
         ("python", "train.py"),
-        Resources(gpus=1, time="2h", sbatch=("qos=low",)),
+        Resources(gpus=1, time="2h", exclusive=True, sbatch=("qos=low",)),
         ("prepare",),
         ("data/features", "/project/shared"),
         ("model",),

@@ -39,6 +39,8 @@ class Resources:
     cpus: int | None = None
     partition: str | None = None
     account: str | None = None
+    constraint: str | None = None
+    exclusive: bool | None = None
     exclude: str | None = None
     preset: str | None = None
     sbatch: tuple[str, ...] = ()

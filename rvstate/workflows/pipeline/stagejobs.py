@@ -289,6 +289,8 @@ def stage_request(session: Session, stage: Stage) -> Request:
         cpus=said.cpus,
         partition=said.partition,
         account=said.account,
+        constraint=said.constraint,
+        exclusive=said.exclusive,
         raw=tuple(map(raw_option, said.sbatch)),
     )
     return with_preset(asked, said.preset, session.config.settings)

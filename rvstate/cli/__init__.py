@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import importlib
 import os
@@ -227,6 +228,28 @@ def _options_end(args: list[str]) -> int:
 
 def _guarded(args: list[str], wants_json: bool) -> int:
     try:
+        return _ended(args, wants_json)
+    except OSError as error:
+        if not _is_unheard(error):
+            raise
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        if error.errno == errno.EIO:
+            os.dup2(nowhere, sys.stderr.fileno())
+        return EXIT_FAILED
+
+
+def _is_unheard(error: BaseException) -> bool:
+    """Whether the reader of our output went away (`| head`), or its terminal: nobody is told."""
+    return (
+        isinstance(error, OSError)
+        and error.errno in (errno.EPIPE, errno.EIO)
+        and error.filename is None
+    )
+
+
+def _ended(args: list[str], wants_json: bool) -> int:
+    try:
         if args[:1] in (["converge"], ["run"]):
             from rvstate import ahead
 
@@ -249,11 +272,9 @@ def _guarded(args: list[str], wants_json: bool) -> int:
         else:
             click.echo("rvstate: interrupted; nothing is half done, run it again.", err=True)
         return EXIT_INTERRUPTED
-    except BrokenPipeError:
-        # the reader of our output went away (`| head`): nobody is left to tell
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return EXIT_FAILED
     except Exception as error:  # the one boundary: our own bug, reported as such
+        if _is_unheard(error):
+            raise
         return _bug(error, wants_json)
     return status if isinstance(status, int) else 0
 

@@ -22,12 +22,15 @@ def script(name: str) -> str:
 @cache
 def job_scripts() -> dict[str, str]:
     """The scripts that jobs and schedules use on the cluster, name to text."""
-    names = ("chain", "dvc", "hold", "inside", "into", "job", "launch", "lib", "notify")
-    # what a job builds at its start; one file, for each one costs the look a question
+    names = ("chain", "dvc", "hold", "inside", "into", "launch", "lib", "notify")
+    # few files, for each one costs the look a question
+    job = "\n".join(map(script, ("job", "job_python", "job_signals")))
+    # what a job builds at its start
     build = "\n".join(map(script, ("manifest", *BUILDING, "build_environment")))
     stage = f"{script('digests')}\n{script('stage')}"
     return {
         "environment.sh": build,
+        "job.sh": job,
         "stage.sh": stage,
         **{f"{name}.sh": script(name) for name in names},
     }

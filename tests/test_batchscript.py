@@ -153,7 +153,7 @@ def test_the_program_gets_exactly_the_words(words: list[str], tmp_path: Path) ->
     """Run by bash, the script hands every word on as it was typed."""
     home = tmp_path / "home"
     (home / "lib").mkdir(parents=True, exist_ok=True)
-    (home / "lib/job.sh").write_text(assets.script("job"))
+    (home / "lib/job.sh").write_text(assets.job_scripts()["job.sh"])
     (home / "run").mkdir(exist_ok=True)
     seen = home / "seen"
     program = home / "program"

@@ -32,7 +32,7 @@ class Place:
         for name in ("lib", "rv/logs", "run", "bin"):
             (root / name).mkdir(parents=True)
         for name in ("job", "chain"):
-            (root / f"lib/{name}.sh").write_text(assets.script(name))
+            (root / f"lib/{name}.sh").write_text(assets.job_scripts()[f"{name}.sh"])
         for name, text in (("scontrol", SCONTROL), ("squeue", "#!/bin/sh\n"), ("sleep", "")):
             if text:
                 (root / "bin" / name).write_text(text)

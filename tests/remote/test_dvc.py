@@ -40,7 +40,7 @@ class Place:
         for name in ("lib", "rv/logs", "runs/one", "env/bin", "snapshot", "workspaces/app"):
             (root / name).mkdir(parents=True)
         for name in ("job", "dvc", "lib"):
-            (root / f"lib/{name}.sh").write_text(assets.script(name))
+            (root / f"lib/{name}.sh").write_text(assets.job_scripts()[f"{name}.sh"])
         (root / "env/bin/python").symlink_to("/bin/true")
         text = dvckit.STAND_IN.format(log=root / "log", place=root)
         runkit.write(root, {"env/bin/dvc": text}, executable=True)

@@ -24,7 +24,7 @@ def place(tmp_path: Path) -> Path:
     for name in ("lib", "rv/logs", "run", "snapshot", "home"):
         (tmp_path / name).mkdir(parents=True)
     for name in ("job", "inside", "hold"):
-        (tmp_path / f"lib/{name}.sh").write_text(assets.script(name))
+        (tmp_path / f"lib/{name}.sh").write_text(assets.job_scripts()[f"{name}.sh"])
     steps = (
         f". {tmp_path}/lib/job.sh || exit 1",
         f"rv_begin {tmp_path}/rv {tmp_path}/run rv-up",

@@ -20,7 +20,7 @@ def place(tmp_path: Path) -> Path:
     for name in ("lib", "rv/logs", "run", "snapshot/sub", "env/bin", "home"):
         (tmp_path / name).mkdir(parents=True)
     for name in ("job", "inside"):
-        (tmp_path / f"lib/{name}.sh").write_text(assets.script(name))
+        (tmp_path / f"lib/{name}.sh").write_text(assets.job_scripts()[f"{name}.sh"])
     (tmp_path / "env/bin/python").symlink_to("/bin/true")
     (tmp_path / "user.env").write_text("export SECRET='hunter2'\n")
     write(tmp_path)

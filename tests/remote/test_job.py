@@ -26,7 +26,7 @@ def place(tmp_path: Path) -> Path:
     """Directories as converge makes them, with our scripts."""
     for name in ("lib", "rv/logs", "run", "snapshot/sub", "env/bin"):
         (tmp_path / name).mkdir(parents=True)
-    (tmp_path / "lib/job.sh").write_text(assets.script("job"))
+    (tmp_path / "lib/job.sh").write_text(assets.job_scripts()["job.sh"])
     return tmp_path
 
 

@@ -60,7 +60,7 @@ def place(tmp_path: Path) -> Path:
     for name in ("lib", "rv/logs", "run", "bin"):
         (tmp_path / name).mkdir(parents=True)
     for name in ("job", "launch"):
-        (tmp_path / f"lib/{name}.sh").write_text(assets.script(name))
+        (tmp_path / f"lib/{name}.sh").write_text(assets.job_scripts()[f"{name}.sh"])
     for name, text in (("srun", SRUN), ("scontrol", SCONTROL)):
         (tmp_path / "bin" / name).write_text(text)
         (tmp_path / "bin" / name).chmod(0o755)

@@ -53,7 +53,7 @@ def run(tmp_path: Path, address: Address) -> Path:
     (found / "job").write_text("41\n")
     (tmp_path / "lib").mkdir()
     for name in ("lib", "notify"):
-        (tmp_path / f"lib/{name}.sh").write_text(assets.script(name))
+        (tmp_path / f"lib/{name}.sh").write_text(assets.job_scripts()[f"{name}.sh"])
     fake(tmp_path, "sleep", 'echo "$1" >>"$SLEPT"')
     return found
 
@@ -290,7 +290,7 @@ def test_the_signature_is_hmac_sha256(
     (place / "settings").write_text(f"http://x\n{secret}\n")
     (place / "body").write_bytes(body)
     for name in ("lib", "notify"):
-        (place / f"{name}.sh").write_text(assets.script(name))
+        (place / f"{name}.sh").write_text(assets.job_scripts()[f"{name}.sh"])
     done = subprocess.run(
         [shell, "-c", ". ./lib.sh; . ./notify.sh; settings=settings; sign 1700000000 body"],
         cwd=place,

@@ -80,7 +80,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     found = Path(tempfile.mkdtemp(prefix="rr", dir="/tmp"))
     for name in ("lib", "rv/logs", "run/ray", "bin", "python/ray/scripts", "tmp", "env/bin"):
         (found / name).mkdir(parents=True)
-    (found / "lib/job.sh").write_text(assets.script("job"))
+    (found / "lib/job.sh").write_text(assets.job_scripts()["job.sh"])
     (found / "run/ray/ray.sh").write_text(assets.script("ray"))
     (found / "run/ray/driver.py").write_text(DRIVER)
     (found / "python/ray/__init__.py").write_text("__version__ = '2.52.0'\n")

@@ -369,7 +369,7 @@ def test_cut_at_any_moment_there_is_one_job(cluster: Any, tmp_path: Path, app: P
             if process.returncode != 0:
                 cuts += 1
                 assert "--resume" in out + err, (out, err)
-                found = json.loads(laptop.run("run", "--resume", cwd=app).stdout)
+                found = laptop.document("run", "--resume", cwd=app)
                 assert found["run_id"] == run_id
             else:
                 found = json.loads(out)

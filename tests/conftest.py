@@ -33,6 +33,8 @@ def _tier(path: Path, markers: set[str]) -> str:
     return {"remote": "shell", "account": "account", "operations": "account"}.get(folder, "unit")
 
 
+# before xdist looks for the groups, which it does once and early
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests of one file on the cluster share a worker, and a worker has one cluster."""
     for item in items:

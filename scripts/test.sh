@@ -16,8 +16,8 @@ fi
 unset PYTHONPATH
 report=$(mktemp "${TMPDIR:-/tmp}/rvstate-tiers.XXXXXX")
 trap 'rm -f "$report"' EXIT
-# three for two cores: tests on a cluster mostly wait
-RVSTATE_TIER_REPORT=$report .venv/bin/pytest -q -n 3 --dist loadgroup "$@" tests
+# three for two cores: tests on a cluster mostly wait; the tests of a file share a worker, and a worker has one cluster
+RVSTATE_TIER_REPORT=$report .venv/bin/pytest -q -n 3 --dist loadfile --no-loadscope-reorder "$@" tests
 if [ "${CI:-}" = true ] && ! grep -q '^cluster passed [1-9]' "$report"; then
     echo "The cluster tier did not run." >&2
     exit 1

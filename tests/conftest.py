@@ -33,16 +33,11 @@ def _tier(path: Path, markers: set[str]) -> str:
     return {"remote": "shell", "account": "account", "operations": "account"}.get(folder, "unit")
 
 
-# before xdist looks for the groups, which it does once and early
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests of one file on the cluster share a worker, and a worker has one cluster."""
+    """Each test is told its tier."""
     for item in items:
         markers = {mark.name for mark in item.iter_markers()}
-        tier = _tier(item.path, markers)
-        item.user_properties.append(("tier", tier))
-        if tier == "cluster":
-            item.add_marker(pytest.mark.xdist_group(str(item.path)))
+        item.user_properties.append(("tier", _tier(item.path, markers)))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -221,17 +221,24 @@ send() {
     done
 }
 
-# post FILE: say what the address answered; 000 for nothing.
+# post FILE: say what the address answered; 000 for nothing.  Who tells of the end takes FILE's name
+# away from who tells of the start, so what is signed and sent has a name of its own.
 post() {
+    case $1 in
+        */*) own=${1%/*}/.${1##*/}.$$ ;;
+        *) own=.$1.$$ ;;
+    esac
+    ln "$1" "$own" 2>/dev/null || cp "$1" "$own" || return 1
     now=$(date +%s)
-    signature=$(sign "$now" "$1") || return 1
+    signature=$(sign "$now" "$own") || return 1
     {
         printf 'url = "%s"\n' "$url"
         printf 'header = "%s"\n' 'Content-Type: application/json' "Rvstate-Time: $now" \
             "Rvstate-Signature: v1=$signature"
-        printf 'data-binary = "@%s"\n' "$1"
+        printf 'data-binary = "@%s"\n' "$own"
     } | curl -q --silent --show-error --proto '=http,https' --noproxy 'localhost,127.0.0.1,::1' \
         --connect-timeout 5 --max-time 15 --output /dev/null --write-out '%{http_code}' --config -
+    rm -f "$own"
 }
 
 # sign TIME FILE: HMAC-SHA256 (RFC 2104) of "v1:TIME:" and the file, in hexadecimal.

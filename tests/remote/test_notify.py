@@ -116,6 +116,15 @@ def test_a_run_tells_of_its_start_and_its_end(shell: str, run: Path, address: Ad
     assert left(run) == {"base", "told", "41.0.start.sent", "41.end.sent"}
 
 
+def test_an_event_that_is_being_sent_is_sent_whole(shell: str, run: Path, address: Address) -> None:
+    """Who tells of the end takes it over by its name, at any moment."""
+    take = 'for f in *.job; do mv "$f" "${f%.job}.new"; done'
+    fake(run.parents[3], "curl", f'{take}\nexec {shutil.which("curl")} "$@"')
+    call(shell, run, "started", str(run))
+    address.until(lambda: bool(address.requests))
+    assert address.names() == ["STARTED"]
+
+
 @pytest.mark.parametrize(
     ("state", "event"),
     [

@@ -230,7 +230,10 @@ post() {
     esac
     ln "$1" "$own" 2>/dev/null || cp "$1" "$own" || return 1
     now=$(date +%s)
-    signature=$(sign "$now" "$own") || return 1
+    if ! signature=$(sign "$now" "$own"); then
+        rm -f "$own"
+        return 1
+    fi
     {
         printf 'url = "%s"\n' "$url"
         printf 'header = "%s"\n' 'Content-Type: application/json' "Rvstate-Time: $now" \

@@ -16,9 +16,24 @@ fi
 unset PYTHONPATH
 report=$(mktemp "${TMPDIR:-/tmp}/rvstate-tiers.XXXXXX")
 trap 'rm -f "$report"' EXIT
+RVSTATE_TIER_REPORT=$report
+export RVSTATE_TIER_REPORT
+
+status=0
 # three for two cores: tests on a cluster mostly wait; the tests of a file share a worker, and a worker has one cluster
-RVSTATE_TIER_REPORT=$report .venv/bin/pytest -q -n 3 --dist loadfile --no-loadscope-reorder "$@" tests
+.venv/bin/pytest -q -n 3 --dist loadfile --no-loadscope-reorder "$@" tests || status=$?
 if [ "${CI:-}" = true ] && ! grep -q '^cluster passed [1-9]' "$report"; then
     echo "The cluster tier did not run." >&2
     exit 1
 fi
+# A real Slurm has its own clocks, and a machine that does too much at once comes too late for them.  What
+# failed there beside everything else has to pass by itself, a whole file at a time; never another tier.
+again=$(sed -n 's/^failed cluster //p' "$report")
+if [ "$status" -eq 1 ] && [ -n "$again" ] && ! grep -q '^failed [^c]' "$report"; then
+    printf '\nFailed beside the others, and run once more by themselves:\n%s\n' "$again"
+    status=0
+    # shellcheck disable=SC2086 # names of files of ours, without blanks
+    .venv/bin/pytest -q $again || status=$?
+    if [ "$status" -eq 0 ]; then echo "They pass by themselves; see the failures above all the same."; fi
+fi
+exit "$status"

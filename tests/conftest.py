@@ -43,11 +43,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """A line for each tier."""
     counts: Counter[tuple[str, str]] = Counter()
+    failed: set[tuple[str, str]] = set()
     for outcome in ("passed", "failed", "error", "skipped"):
         for report in terminalreporter.stats.get(outcome, []):
             tier = dict(getattr(report, "user_properties", ())).get("tier")
             if tier is not None:
                 counts[tier, "failed" if outcome == "error" else outcome] += 1
+                if outcome in ("failed", "error"):
+                    failed.add((str(tier), report.nodeid.partition("::")[0]))
     lines = []
     for tier in TIERS:
         words = [f"{name} {counts[tier, name]}" for name in ("passed", "failed", "skipped")]
@@ -57,4 +60,5 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.write_line(line)
     report_path = os.environ.get("RVSTATE_TIER_REPORT")
     if report_path:
+        lines.extend(f"failed {tier} {file}" for tier, file in sorted(failed))
         Path(report_path).write_text("\n".join(lines) + "\n")

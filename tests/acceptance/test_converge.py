@@ -324,11 +324,12 @@ def test_connection_cut_in_the_middle(remote: Callable[..., Any], cluster: Any) 
     far = remote(alias="rv-far")
     far.sh("mkdir -p ~/.cache/uv && echo x >~/.cache/uv/file")
     assert far.check().status == 0
-    cluster.latency(100)
+    # so slow that some of its commands are still to come when the third has been seen here
+    cluster.latency(1000)
     mark = cluster.logins()["mark"]
     process = far.start("converge", "-y", "--skip", "tool")
-    while sessions(cluster, "abc1de", mark)[1] < 3 and process.poll() is None:
-        pass
+    while sessions(cluster, "abc1de", mark)[1] < 3:
+        assert process.poll() is None, process.communicate()
     cluster.fault("drop")
     _, errors = process.communicate(timeout=300)
     assert process.returncode == 1

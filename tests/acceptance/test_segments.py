@@ -89,16 +89,30 @@ def log(cluster: Any, found: dict[str, Any], kind: str = "log") -> list[str]:
     return str(cluster.exec("cat", found[kind], check=False).stdout).splitlines()
 
 
+def witness(cluster: Any, found: dict[str, Any]) -> object:
+    """What is there of a run, for a test that waited in vain."""
+    job = cluster.exec("scontrol", "show", "job", found.get("job_id", ""), check=False)
+    said = cluster.exec("tail", "-n", "60", "/var/log/slurm/slurmctld.log").stdout
+    logs = [log(cluster, found, kind) for kind in ("log", "error_log") if kind in found]
+    return logs, job.stdout, said
+
+
+def segments(cluster: Any, found: dict[str, Any]) -> int:
+    """How many segments have begun."""
+    return sum(line.startswith("from ") for line in log(cluster, found))
+
+
 def begun(cluster: Any, found: dict[str, Any], count: int) -> None:
     """Wait until so many segments have begun."""
+    until(lambda: segments(cluster, found) >= count, witness=lambda: witness(cluster, found))
 
-    def witness() -> object:
-        job = cluster.exec("scontrol", "show", "job", found.get("job_id", ""), check=False)
-        said = cluster.exec("tail", "-n", "60", "/var/log/slurm/slurmctld.log").stdout
-        logs = [log(cluster, found, kind) for kind in ("log", "error_log") if kind in found]
-        return logs, job.stdout, said
 
-    until(lambda: sum(x.startswith("from ") for x in log(cluster, found)) >= count, witness=witness)
+def becomes(cluster: Any, laptop: Laptop, found: dict[str, Any], state: str) -> None:
+    """Wait until `ps` says so of a run."""
+    until(
+        lambda: shown(laptop, found)["state"] == state,
+        witness=lambda: (shown(laptop, found), witness(cluster, found)),
+    )
 
 
 def expire(cluster: Any, *jobs: str, seconds: int = 62) -> None:
@@ -131,7 +145,7 @@ def test_a_run_goes_on_where_it_saved(
     # up to half a minute goes before Slurm looks; then it is left alone a while, and ended in time
     expire(cluster, deaf["job_id"], seconds=112)
     expire(cluster, *jobs)
-    until(lambda: shown(laptop, one)["state"] == "RESUBMITTED")
+    becomes(cluster, laptop, one, "RESUBMITTED")
     begun(cluster, one, 2)
     for name in ("one", "two", "line", "many/0", "many/1"):
         finish(cluster, name)
@@ -145,7 +159,7 @@ def test_a_run_goes_on_where_it_saved(
     assert (run["state"], run["segment"], run["total_seconds"]) == ("COMPLETED", 2, 3600)
     assert run["elapsed_seconds"] > 5
     for each in (two, many, line):
-        until(lambda each=each: shown(laptop, each)["state"] == "COMPLETED")
+        becomes(cluster, laptop, each, "COMPLETED")
     assert [x.split()[2] for x in log(cluster, node) if x != "saved"] == ["1", "2"]
     assert [x.split()[2] for x in log(cluster, element) if x != "saved"] == ["1", "2"]
     assert len(log(cluster, {"log": many["log"].replace("*", "0")})) == 1
@@ -182,11 +196,11 @@ def test_preemption_and_node_failure_begin_a_segment(
     finally:
         cluster.exec(*update, "PreemptMode=REQUEUE")
     cluster.fault("down", node)
-    until(lambda: shown(laptop, found)["state"] == "RESUBMITTED")
+    becomes(cluster, laptop, found, "RESUBMITTED")
     cluster.heal()
     begun(cluster, found, 4)
     finish(cluster, "pre")
-    until(lambda: shown(laptop, found)["state"] == "COMPLETED")
+    becomes(cluster, laptop, found, "COMPLETED")
     assert shown(laptop, found)["segment"] == 4
 
 
@@ -200,7 +214,7 @@ def test_a_real_limit(cluster: Any, laptop: Laptop, real: dict[str, Any]) -> Non
     """Slurm's own clock: warned a minute ahead, saved, and begun again."""
     begun(cluster, real, 2)
     finish(cluster, "real")
-    until(lambda: shown(laptop, real)["state"] == "COMPLETED")
+    becomes(cluster, laptop, real, "COMPLETED")
     assert [x.split()[0] for x in log(cluster, real)][:3] == ["from", "saved", "from"]
     past = cluster.exec("sacct", "-X", "-D", "-n", "-j", real["job_id"], "--format=State").stdout
     *before, last = past.split()
@@ -214,7 +228,7 @@ def test_who_does_not_listen_is_stopped_and_stop_ends_all_of_it(
     begun(cluster, deaf, 2)
     assert any("is ended now" in x for x in log(cluster, deaf, "error_log"))
     cluster.run_as("abc1de", "scontrol", "requeue", deaf["job_id"])
-    until(lambda: shown(laptop, deaf)["state"] == "RESUBMITTED")
+    becomes(cluster, laptop, deaf, "RESUBMITTED")
     laptop.run("stop", "-y", "deaf")
     assert shown(laptop, deaf)["state"] == "CANCELLED"
     # even where somebody puts it back: the run is given up
@@ -222,6 +236,6 @@ def test_who_does_not_listen_is_stopped_and_stop_ends_all_of_it(
     begun(cluster, again, 1)
     cluster.run_as("abc1de", "touch", f"{RV}/runs/{again['run_id']}/cancelled")
     cluster.run_as("abc1de", "scontrol", "requeue", again["job_id"])
-    until(lambda: shown(laptop, again)["state"] == "FAILED")
+    becomes(cluster, laptop, again, "FAILED")
     assert any("was cancelled" in x for x in log(cluster, again, "error_log"))
     assert (len(log(cluster, deaf)), len(log(cluster, again))) == (2, 1)

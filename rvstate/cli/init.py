@@ -46,7 +46,7 @@ _PROJECT = ("preset", "wckey", "job_name")
 @click.option(
     "--presets/--no-presets",
     default=None,
-    help="Keep presets that fit what the cluster reports; without either, you are asked.",
+    help="Keep presets that fit what the cluster reports; without either, you are asked once.",
 )
 @click.option("--preset", metavar="NAME", help="Of the project: the preset that each run has.")
 @click.option("--wckey", metavar="KEY", help="Of the project: the key that accounting counts.")
@@ -132,7 +132,9 @@ def init(
         view.show_found(looked)
     values = workflow.complete(looked)
     _defaults(values, before, looked, ask)
-    values |= _presets(workflow.offered(session, looked), presets, ask)
+    # who was asked once has answered
+    fresh = "connection.host" not in before
+    values |= _presets(workflow.offered(session, looked), presets, ask=ask, fresh=fresh)
     changes = config.differences(values, config.raw(cluster))
     if ask and changes:
         view.show_changes(changes)
@@ -168,9 +170,14 @@ def _check_part(context: click.Context, part: str) -> None:
             )
 
 
-def _presets(offered: Mapping[str, Preset], wanted: bool | None, ask: bool) -> dict[str, Any]:
+def _presets(
+    offered: Mapping[str, Preset], wanted: bool | None, *, ask: bool, fresh: bool
+) -> dict[str, Any]:
     """The settings of the presets that the user takes: all of them, or none."""
     if not offered or wanted is False or (wanted is None and not ask):
+        return {}
+    if wanted is None and not fresh:
+        click.echo(f"`rvstate init --presets` keeps presets: {', '.join(offered)}.", err=True)
         return {}
     if wanted is None:
         view.show_presets(offered)

@@ -486,6 +486,14 @@ def test_the_wizard_asks_logs_in_and_writes_once(laptop: Laptop) -> None:
     assert status == 0, seen
     assert b"Write this to" not in seen
     assert (laptop.root / "rv" / "config.toml").read_bytes() == before
+    # who has none of them has declined them once
+    bare = before.partition(b"[presets")[0]
+    (laptop.root / "rv" / "config.toml").write_bytes(bare)
+    status, seen = _in_terminal(laptop, ["init"], dict.fromkeys(answers, b"\n"))
+    assert status == 0, seen
+    assert b"Keep these" not in seen
+    assert b"rvstate init --presets" in seen
+    assert (laptop.root / "rv" / "config.toml").read_bytes() == bare
 
 
 def test_the_wizard_can_be_left(laptop: Laptop) -> None:

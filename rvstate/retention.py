@@ -14,6 +14,7 @@ from rvstate.model.settings import Settings
 
 _DAY = 86400
 _RUN_ID = re.compile(r"(\d{8}-\d{6}-[0-9a-f]{8})\Z")
+_COMMIT = re.compile(r"\b[0-9a-f]{40}\b")
 # A name that no branch has: the workspace of a commit that no branch was on.
 _DETACHED = "detached-"
 
@@ -23,7 +24,8 @@ class Thing:
     """One thing that rvstate keeps.
 
     Args:
-        kind: `snapshot`, `generation`, `run`, `workspace` or `original`.
+        kind: `snapshot`, `generation`, `environment`, `run`, `workspace`, `commit`, `experiment` or
+            `original`.
         path: Where.
         date: When it was made or begun (seconds since 1970), by rvstate's own record, or None.
         flags: What was found of it, in words of `remote/prune.sh`.
@@ -39,6 +41,8 @@ class Thing:
     @property
     def run_id(self) -> str:
         """The run that a snapshot or run belongs to; empty for anything else."""
+        if self.kind == "experiment":
+            return self.path.partition("/refs/rvstate/exps/")[2][:24]
         found = _RUN_ID.search(self.path)
         return found[1] if found and self.kind in ("snapshot", "run") else ""
 
@@ -50,6 +54,11 @@ class Thing:
             return f"{parts[-4]}/{parts[-2]} {parts[-1]}"
         if self.kind == "snapshot":
             return f"{parts[-4]}/{parts[-3]} {parts[-1]}"
+        if self.kind == "environment":
+            return f"{parts[-3]} {parts[-1]}"
+        if self.kind in ("commit", "experiment"):
+            store, _, name = self.path.partition("/.repository/refs/")
+            return f"{store.rpartition('/')[2]} {name.rpartition('/')[2]}"
         return "/".join(parts[-2:]) if self.kind == "workspace" else parts[-1]
 
 
@@ -182,6 +191,7 @@ class _Deciding:
         self._days = {
             "snapshot": settings.snapshot.keep_days,
             "generation": settings.retention.environments,
+            "environment": settings.retention.environments,
             "run": settings.retention.runs,
             "original": settings.retention.originals,
         }
@@ -189,6 +199,9 @@ class _Deciding:
         self._users: dict[str, list[Thing]] = {}
         for run in self._runs.values():
             self._users.setdefault(str(receipt(run).get("environment")), []).append(run)
+        self._commits = {
+            commit for run in self._runs.values() for commit in _COMMIT.findall(run.text)
+        }
         self._busy = {_workspace(t) for t in found.things if self._needed(t)}
         self._gone = {
             _workspace(t): reason
@@ -205,6 +218,12 @@ class _Deciding:
                 return self._about_generation(thing)
             case "run":
                 return self._about_run(thing)
+            case "environment":
+                return self._about_environment(thing)
+            case "experiment":
+                return self._about_experiment(thing)
+            case "commit":
+                return self._about_commit(thing)
             case "snapshot":
                 run = self._runs.get(thing.run_id)
                 # its name tells the date of the laptop, whose clock may have been wrong
@@ -253,6 +272,36 @@ class _Deciding:
         date = _latest((thing.date, *(user.date for user in users)))
         found = self._by_age(thing, "", date)
         return Verdict(thing, found.goes, f"last used {found.reason}", uses=len(users))
+
+    def _about_environment(self, thing: Thing) -> Verdict:
+        """An environment that a project's own script made (remote/dvc.sh)."""
+        users = self._naming(f'/envs/{thing.path.partition("/envs/")[2]}"')
+        for user in users:
+            if needed := self._needed(user):
+                return Verdict(thing, False, f"run {user.run_id}: {needed}")
+        found = self._by_age(thing, "", _latest((thing.date, *(user.date for user in users))))
+        return Verdict(thing, found.goes, f"last used {found.reason}", uses=len(users))
+
+    def _about_experiment(self, thing: Thing) -> Verdict:
+        """What a job has made, in the account's repository: it goes with its run."""
+        run = self._runs.get(thing.run_id)
+        if "pushed" not in thing.flags:
+            return Verdict(thing, False, "it is not known to be pushed")
+        if run is None or not self._about_run(run).goes:
+            return Verdict(thing, False, "its run is kept")
+        return Verdict(thing, True, "it is pushed, and its run goes")
+
+    def _about_commit(self, thing: Thing) -> Verdict:
+        """What jobs start from, in the account's repository."""
+        if thing.path.rsplit("/", 1)[-1] in self._commits:
+            return Verdict(thing, False, "a run names it")
+        if "newest" in thing.flags:
+            return Verdict(thing, False, "new commits are sent as a difference to it")
+        return Verdict(thing, True, "no run names it")
+
+    def _naming(self, text: str) -> list[Thing]:
+        """Runs whose receipts hold a text."""
+        return [run for run in self._runs.values() if text in run.text]
 
     def _about_workspace(self, thing: Thing) -> Verdict:
         place = _workspace(thing)

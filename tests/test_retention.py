@@ -120,6 +120,54 @@ def test_a_run_goes_with_its_logs() -> None:
     assert goes(run(NEW, "exit")) == [False]
 
 
+STORE = f"{SCRATCH}/rv-workspaces/app/.repository/refs"
+COMMIT = "c" * 40
+
+
+def experiment(run_id: str, *flags: str) -> Thing:
+    path = f"{STORE}/rvstate/exps/{run_id}/{COMMIT[:2]}/{COMMIT[2:]}/tidy"
+    return Thing("experiment", path, None, frozenset(flags))
+
+
+def test_an_experiment_goes_with_its_run_and_only_if_it_is_pushed() -> None:
+    """What no job has said to be pushed stays, whatever became of its run."""
+    assert goes(experiment(OLD, "pushed"), run(OLD, "exit")) == [True, True]
+    assert goes(experiment(f"{OLD}-3", "pushed"), run(OLD, "exit")) == [True, True]
+    assert goes(experiment(OLD), run(OLD, "exit")) == [False, True]
+    assert goes(experiment(OLD, "pushed")) == [False]
+    assert goes(experiment(NEW, "pushed"), run(NEW, "exit")) == [False, False]
+    assert goes(experiment(OLD, "pushed"), run(OLD, "exit"), queue=OLD) == [False, False]
+    assert experiment(OLD).name == "app tidy"
+
+
+def test_a_commit_goes_when_no_run_names_it() -> None:
+    """A receipt that does keeps it, as whatever the next run is sent against."""
+    commit = Thing("commit", f"{STORE}/rvstate/commits/{COMMIT}")
+    newest = Thing("commit", f"{STORE}/rvstate/commits/{'d' * 40}", None, frozenset({"newest"}))
+    assert goes(commit, newest, run(OLD, "exit")) == [True, False, True]
+    naming = Thing("run", run(OLD).path, run(OLD).date, frozenset({"exit"}), f'7\n["{COMMIT}"]')
+    assert goes(commit, naming) == [False, True]
+
+
+def test_an_environment_of_the_projects_script_goes_by_its_use() -> None:
+    """By runs that name its place, or when it was made; a job that waits for it keeps it."""
+    place = f"{SCRATCH}/.rv/envs/app/.scripted/d1"
+
+    def made(days: int | None) -> Thing:
+        return Thing("environment", place, None if days is None else NOW - days * 86400)
+
+    def user(run_id: str) -> Thing:
+        text = f'7\n{{"dvc": {{"place": "{place}"}}}}'
+        return Thing("run", run(run_id).path, run(run_id).date, frozenset({"exit"}), text)
+
+    assert goes(made(200)) == [True]
+    assert goes(made(2)) == [False]
+    assert goes(made(None)) == [False]
+    assert goes(made(200), user(NEW))[0] is False
+    assert goes(made(None), user(OLD))[0] is True
+    assert goes(made(200), user(OLD), queue=OLD)[0] is False
+
+
 def test_the_workspace_of_a_branch_that_is_gone() -> None:
     """Only of a project that is known here; with its environments, and not while a job needs it."""
     left = workspace("old-idea")

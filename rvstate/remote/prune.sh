@@ -2,7 +2,8 @@
 # What rvstate keeps on scratch and may remove: list it, measure it, remove it.
 #   main list SCRATCH_TEMPLATE HOME QUEUE
 #       Five fields a thing, each ended by NUL: KIND PATH DATE FLAGS TEXT.  KIND: clock, queue,
-#       snapshot, generation, run, workspace, original.  DATE: seconds since 1970 that rvstate wrote
+#       snapshot, generation, environment, run, workspace, original, and of a project's repository, by
+#       the paths of its references, commit and experiment.  DATE: seconds since 1970 that rvstate wrote
 #       down, or empty.  FLAGS: words.  TEXT: a run's job id and receipt, a workspace's identity, a
 #       record of an original, the queue.
 #   main measure (KIND PATH)...
@@ -64,6 +65,12 @@ list() {
         if pointed; then flags="$flags pointed"; fi
         thing generation "$place" "$made" "$flags" ''
     done
+    for place in "$rv"/envs/*/.scripted/*; do
+        if [ -d "$place" ]; then thing environment "$place" "$(cat "$place/whole" 2>/dev/null)" '' ''; fi
+    done
+    for store in "$spaces"/*/.repository; do
+        if [ -s "$store/rvstate-identity" ]; then references; fi
+    done
     for place in "$rv"/runs/????????-??????-????????; do
         [ -d "$place" ] || continue
         flags=
@@ -80,6 +87,35 @@ $(cat "$place/receipt.json" 2>/dev/null)"
     done
 }
 
+# What $store has for jobs to start from, and of what jobs have made.
+references() {
+    newest=$(tail -n 3 "$store/rvstate-commits" 2>/dev/null)
+    git -C "$store" for-each-ref --format='%(refname)' refs/rvstate/commits refs/rvstate/exps |
+        while IFS= read -r reference; do
+            flags=
+            case $reference in
+                refs/rvstate/commits/*)
+                    # the next commits are sent as a difference to these
+                    case $newest in *"${reference##*/}"*) flags=newest ;; esac
+                    thing commit "$store/$reference" '' "$flags" ''
+                    ;;
+                *)
+                    if is_pushed "$reference"; then flags=pushed; fi
+                    thing experiment "$store/$reference" '' "$flags" ''
+                    ;;
+            esac
+        done
+}
+
+# is_pushed REFERENCE: whether the run, or the element of an array, that made an experiment has said that it is pushed.
+is_pushed() {
+    made=${1#refs/rvstate/exps/}
+    made=${made%%/*}
+    id=$(printf '%s' "$made" | cut -c 1-24)
+    element=${made#"$id"}
+    grep -q -s '^pushed experiment ' "$rv/runs/$id${element:+/elements/${element#-}}/dvc"
+}
+
 # Whether the link of a branch leads to $place.
 pointed() {
     branch=${place%/*}
@@ -92,6 +128,9 @@ measure() {
     while [ $# -ge 2 ]; do
         if [ "$1" = workspace ] && foreign "$2"; then
             printf 'x %s\n' "$number"
+        elif [ "$1" = commit ] || [ "$1" = experiment ]; then
+            # git says what that frees when it has packed anew
+            printf 'r %s\n' "$number"
         elif [ -e "$2" ]; then
             find "$2" -printf "$number %D:%i %n %b %y\\n" 2>/dev/null
         fi
@@ -99,6 +138,7 @@ measure() {
         shift 2
     done | awk '
         $1 == "x" { print $2, "foreign"; next }
+        $1 == "r" { print $2, 0, 0; next }
         {
             if ($1 > last) last = $1
             # a directory counts its subdirectories as names of its own
@@ -127,7 +167,7 @@ foreign() {
 
 remove() {
     # what a killed run had put aside already
-    for place in "$spaces"/*/*/snapshots/.gone-* "$rv"/envs/*/.generations/*/.gone-*; do
+    for place in "$spaces"/*/*/snapshots/.gone-* "$rv"/envs/*/.generations/*/.gone-* "$rv"/envs/*/.scripted/.gone-*; do
         if [ -d "$place" ]; then remove_tree "$place"; fi
     done
     # and copies of what an environment was built from, whose environment went with a branch or by hand
@@ -137,6 +177,7 @@ remove() {
     done
     number=0
     failed=0
+    packs=
     while [ $# -ge 3 ]; do
         # a shell of its own gives the lock back at its end
         reason=$(remove_one "$1" "$2" "$3" 2>&1)
@@ -147,10 +188,27 @@ remove() {
             rv_told "$number" "$status" "$reason"
             if [ "$status" != 0 ]; then failed=1; fi
         fi
+        case $1 in
+            commit | experiment) packs=$packs${2%%/refs/*}$rv_newline ;;
+        esac
         number=$((number + 1))
         shift 3
     done
+    printf '%s' "$packs" | sort -u | while IFS= read -r place; do pack "$place"; done
     return "$failed"
+}
+
+# pack STORE: let git give back what no reference leads to, unless a job reads it where it is.
+pack() {
+    for receipt in "$rv"/runs/????????-??????-????????/receipt.json; do
+        id=${receipt%/receipt.json}
+        case $listed in
+            *"${id##*/}"*) if grep -q -s -F "/${1##*/rv-workspaces/}\"" "$receipt"; then return 0; fi ;;
+        esac
+    done
+    # what arrives just now has no reference yet
+    (rv_lock "$1.lock" 20 && git -C "$1" gc --quiet --prune=1.day.ago) >/dev/null 2>&1 </dev/null ||
+        printf 'rvstate: git gc did not pack %s\n' "$1" >&2
 }
 
 # kept REASON: leave it, for the world has moved since it was decided.
@@ -161,8 +219,21 @@ kept() {
 
 remove_one() {
     place=$2
+    case $1 in
+        commit | experiment)
+            reference "$1" "${place%%/refs/*}" "refs/${place#*/refs/}"
+            exit
+            ;;
+    esac
     [ -e "$place" ] || exit 0
     case $1 in
+        environment)
+            # a job makes it under the same lock
+            hold "$place/lock"
+            unused "$3" place || kept "a run has begun to use it"
+            gone=${place%/*}/.gone-${place##*/}
+            mv "$place" "$gone" && remove_tree "$gone"
+            ;;
         snapshot)
             root=${place%/snapshots/*}
             [ "$root" != "$place" ] || exit 1
@@ -221,10 +292,28 @@ hold() {
     [ -e "$place" ] || exit 0
 }
 
-# unused COUNT: whether no more receipts name the generation than when it was decided.
+# reference KIND STORE NAME: remove one of a repository.
+reference() {
+    place=$2
+    hold "$2.lock"
+    if [ "$1" = experiment ]; then
+        made=${3#refs/rvstate/exps/}
+        needed "x/$(printf '%s' "$made" | cut -c 1-24)"
+        is_pushed "$3" || kept "nobody has said that it is pushed"
+    else
+        if grep -q -s -F "${3##*/}" "$rv"/runs/*/receipt.json; then kept "a run names it"; fi
+        # first from the list against which new ones are sent
+        if [ -f "$2/rvstate-commits" ]; then
+            grep -v -x -F -e "${3##*/}" "$2/rvstate-commits" | rv_store "$2/rvstate-commits" 600 || exit 1
+        fi
+    fi
+    git -C "$2" update-ref -d "$3"
+}
+
+# unused COUNT [KEY]: whether no more receipts name the environment than when it was decided.
 unused() {
     # where it ends; scratch's own name may be written in JSON's escapes
-    uses=$(grep -l -e "\"environment\": \"[^\"]*/envs/${place##*/envs/}\"" "$rv"/runs/*/receipt.json 2>/dev/null | grep -c .)
+    uses=$(grep -l -e "\"${2:-environment}\": \"[^\"]*/envs/${place##*/envs/}\"" "$rv"/runs/*/receipt.json 2>/dev/null | grep -c .)
     [ "${uses:-0}" -le "$1" ]
 }
 

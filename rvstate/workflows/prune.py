@@ -19,7 +19,11 @@ from rvstate.workflows.session import Session
 _PATIENCE = "20"
 # First what needs no lock, for on a full file system there may be no inode for one; a workspace
 # holds its snapshots.
-_ORDER = ("log", "run", "snapshot", "generation", "workspace", "original")
+# What is known of an experiment is in its run.
+_ORDER = (
+    *("log", "experiment", "run", "commit", "snapshot", "generation", "environment", "workspace"),
+    "original",
+)
 
 
 @dataclass(frozen=True, slots=True)

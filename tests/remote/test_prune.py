@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from rvstate import retention
 from rvstate.script import Script
-from tests.runkit import KILLED, Ran, run, write
+from tests.runkit import KILLED, Ran, git, repository, run, write
 
+KINDS = ("experiment", "commit", "commit")
 RUN = "20250102-030405-0a1b2c3d"
 
 
@@ -191,3 +193,84 @@ def test_hard_links_are_freed_with_the_last_name(place: Place) -> None:
     assert sizes[0] < 100_000 < 500_000 <= sizes[1]
     alone = [int(x.split()[1]) for x in run(Script("prune", words[:3])).lines]
     assert alone[0] < 100_000
+
+
+class Store:
+    """A project's repository with commits of three runs, and two experiments of the oldest one."""
+
+    def __init__(self, place: Place) -> None:
+        self.path = place.space.parent / ".repository"
+        app = repository(place.scratch.parent / "app", {"a": "1"})
+        git(place.scratch, "init", "--quiet", "--bare", str(self.path))
+        self.commits = []
+        for number in range(5):
+            git(app, "commit", "--quiet", "--allow-empty", "-m", str(number))
+            self.commits.append(git(app, "rev-parse", "HEAD").strip())
+        to = f"HEAD:refs/rvstate/commits/{self.commits[-1]}"
+        git(app, "push", "--quiet", str(self.path), to)
+        for commit in self.commits[:-1]:
+            git(self.path, "update-ref", f"refs/rvstate/commits/{commit}", commit)
+        write(self.path, {"rvstate-commits": "\n".join(self.commits) + "\n"})
+        write(self.path, {"rvstate-identity": "me\n"})
+        self.experiments = [f"refs/rvstate/exps/{RUN}/ab/cd/{name}" for name in ("one", "two")]
+        for name in self.experiments:
+            git(self.path, "update-ref", name, self.commits[0])
+        text = f'{{"commit": "{self.commits[1]}"}}'
+        write(place.run, {"receipt.json": text, "dvc": "pushed experiment one two\n"})
+
+    def references(self) -> list[str]:
+        return git(self.path, "for-each-ref", "--format=%(refname)").split()
+
+
+def test_references_are_listed_with_what_is_known(place: Place) -> None:
+    """Which are the newest commits, and which experiments were pushed."""
+    store = Store(place)
+    asked = ("list", str(place.scratch), "", "cat /dev/null")
+    ran = run(Script("prune", asked))
+    assert ran.answer is not None
+    found = {
+        thing.path.rpartition("/")[2]: thing.flags
+        for thing in retention.read(ran.answer.first("things")).things
+        if thing.kind in ("commit", "experiment")
+    }
+    assert [sorted(found[commit]) for commit in store.commits] == [[], [], *[["newest"]] * 3]
+    assert found["one"] == {"pushed"}
+    write(place.run, {"dvc": "kept experiment one is on the cluster\n"})
+    again = run(Script("prune", asked)).answer
+    assert again is not None
+    kept = [t for t in retention.read(again.first("things")).things if t.kind == "experiment"]
+    assert [thing.flags for thing in kept] == [frozenset()] * 2
+
+
+def test_references_go_and_what_is_needed_stays(place: Place) -> None:
+    """Experiments that are pushed, commits that no run names; then git packs what is left."""
+    store = Store(place)
+    names = [*store.experiments[:1], *(f"refs/rvstate/commits/{c}" for c in store.commits[:2])]
+    words = [(kind, f"{store.path}/{name}", "0") for kind, name in zip(KINDS, names, strict=True)]
+    said = place.remove(*(word for one in words for word in one)).lines
+    assert said == ["done 0 ", "done 1 ", "kept 2 a run names it"]
+    left = store.references()
+    assert names[0] not in left
+    assert names[1] not in left
+    assert names[2] in left
+    assert (store.path / "rvstate-commits").read_text().split() == store.commits[1:]
+    # all that is left can be read
+    git(store.path, "fsck", "--strict")
+    assert (store.path / "packed-refs").exists()
+    write(place.run, {"dvc": "kept experiment two is on the cluster\n"})
+    (line,) = place.remove("experiment", f"{store.path}/{store.experiments[1]}", "0").lines
+    assert line == "kept 0 nobody has said that it is pushed"
+    place.queue.write_text(f"9 PENDING rvstate:{RUN} rv-train\n")
+    write(place.run, {"dvc": "pushed experiment two\n"})
+    (line,) = place.remove("experiment", f"{store.path}/{store.experiments[1]}", "0").lines
+    assert line == "kept 0 a job needs it"
+
+
+def test_an_environment_of_a_script_goes_unless_a_run_began_to_use_it(place: Place) -> None:
+    """With all that is in it, read-only or not."""
+    made = place.scratch / ".rv/envs/p/.scripted/d9"
+    write(made, {"whole": "1700000000\n", "code/x": "1"})
+    write(place.run, {"receipt.json": f'{{"dvc": {{"place": "{made}"}}}}'})
+    assert place.remove("environment", str(made), "0").lines == ["kept 0 a run has begun to use it"]
+    assert place.remove("environment", str(made), "1").lines == ["done 0 "]
+    assert list(made.parent.iterdir()) == []

@@ -22,13 +22,15 @@ def script(name: str) -> str:
 @cache
 def job_scripts() -> dict[str, str]:
     """The scripts that jobs and schedules use on the cluster, name to text."""
-    names = ("chain", "dvc", "hold", "inside", "into", "launch", "lib", "notify")
+    names = ("chain", "hold", "inside", "into", "launch", "lib", "notify")
     # few files, for each one costs the look a question
     job = "\n".join(map(script, ("job", "job_python", "job_signals")))
     # what a job builds at its start
     build = "\n".join(map(script, ("manifest", *BUILDING, "build_environment")))
+    dvc = f"{script('dvc')}\n{script('dvc_settle')}"
     stage = f"{script('digests')}\n{script('stage')}"
     return {
+        "dvc.sh": dvc,
         "environment.sh": build,
         "job.sh": job,
         "stage.sh": stage,

@@ -24,12 +24,16 @@ LINKS = ("reflink", "hardlink", "symlink", "copy")
 _SHOWN = 5
 
 
-def check(found: Repository, mode: str) -> tuple[str, ...]:
+def check(
+    found: Repository, mode: str, *, offline: bool = False, queued: bool = False
+) -> tuple[str, ...]:
     """Whether a run of DVC in that mode does what the user means.
 
     Args:
         found: The repository.
         mode: `snapshot` or `clone`.
+        offline: Whether its node reaches no remote.
+        queued: Whether it runs what DVC's queue here holds.
 
     Returns:
         What the user should know.
@@ -53,7 +57,7 @@ def check(found: Repository, mode: str) -> tuple[str, ...]:
                 "This clone is shallow, so its history cannot be sent.",
                 "`git fetch --unshallow`, or use --mode clone.",
             )
-        return ()
+        return _elsewhere(found, offline) if queued else ()
     if not found.url:
         raise RefusedError(
             f"--mode clone clones the Git remote {found.remote or 'origin'!r}, and the repository "
@@ -68,9 +72,42 @@ def check(found: Repository, mode: str) -> tuple[str, ...]:
             f"{f' of branch {found.branch}' if found.branch else ''}, which the job would clone.",
             f"`git push {found.remote} {found.branch or 'HEAD:BRANCH'}`, then run this again.",
         )
+    if found.unpublished:
+        raise RefusedError(
+            "--mode clone runs what is pushed, and no remote is known to have the commit of "
+            f"{_submodules(found.unpublished)}.",
+            f"`git -C {quote(found.unpublished[0])} push`, then run this again, or use --mode "
+            "snapshot, which sends the files.",
+        )
+    notices = _elsewhere(found, offline)
     if found.untracked:
-        return (f"not in git, so not in the clone that the job gets: {_some(found.untracked)}",)
-    return ()
+        notices += (f"not in git, so not in the clone that the job gets: {_some(found.untracked)}",)
+    return notices
+
+
+def _elsewhere(found: Repository, offline: bool) -> tuple[str, ...]:
+    """What the job itself has to fetch beside the commit, which the user should know.
+
+    Raises:
+        RefusedError: Its node reaches no remote.
+    """
+    lost = (
+        _submodules(found.submodules) if found.submodules else "",
+        f"the contents that git-LFS keeps of {_some(found.pointers)}" if found.pointers else "",
+    )
+    what = " and ".join(filter(None, lost))
+    if not what:
+        return ()
+    if offline:
+        raise RefusedError(
+            f"Compute nodes of this site reach no remote, so the job cannot fetch {what}.",
+            "Use --mode snapshot, and no queue: it sends the files that lie here.",
+        )
+    return (f"the job fetches {what} itself, with the account's own keys, and ends if it cannot",)
+
+
+def _submodules(names: tuple[str, ...]) -> str:
+    return f"submodule{'s' if len(names) > 1 else ''} {_some(names)}"
 
 
 def _committed(names: tuple[str, ...], state: str, remedy: str) -> None:

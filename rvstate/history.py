@@ -31,6 +31,7 @@ def repository(project: Project, remote: str) -> Repository:
     asked = ("--show-toplevel", "--show-prefix", "--is-shallow-repository")
     top, prefix, shallow = git.ask(root, "rev-parse", *asked).split("\n")[:3]
     unstaged, staged, untracked = _differences(Path(top))
+    modules = _submodules(Path(top))
     url = git.ask(root, "config", "--get", f"remote.{remote}.url", quiet=True).removesuffix("\n")
     who = git.ask(root, "var", "GIT_COMMITTER_IDENT", quiet=True)
     name, _, rest = who.partition(" <")
@@ -55,6 +56,45 @@ def repository(project: Project, remote: str) -> Repository:
         pushed=pushed,
         shallow=shallow == "true",
         has_dvc=_has_dvc(root, Path(top)),
+        submodules=tuple(modules),
+        unpublished=tuple(
+            name for name in modules if _is_unpublished(Path(top, name), modules[name])
+        ),
+        pointers=_pointers(Path(top)),
+    )
+
+
+def _submodules(top: Path) -> dict[str, str]:
+    """Submodules, place to commit (git-ls-files(1), --stage)."""
+    if not (top / ".gitmodules").is_file():
+        return {}
+    entries = git.ask(top, "ls-files", "-z", "--stage").split("\0")
+    found = (entry.split("\t", 1) for entry in entries if entry.startswith("160000 "))
+    return {name: head.split(" ")[1] for head, name in found}
+
+
+def _is_unpublished(place: Path, commit: str) -> bool:
+    """Whether no remote of a submodule is known to have a commit; one that is not here may."""
+    if not (place / ".git").exists() or not known(place, (commit,)):
+        return False
+    words = ("for-each-ref", "--count=1", f"--contains={commit}", "refs/remotes/")
+    return not git.ask(place, *words, quiet=True)
+
+
+def _pointers(top: Path) -> tuple[str, ...]:
+    """Files that git-LFS has the contents of (git-lfs-track(1): the attribute `filter=lfs`)."""
+    if not _mentions_lfs(top):
+        return ()
+    said = git.ask(top, "ls-files", "-z", "--", ":(attr:filter=lfs)", quiet=True)
+    return tuple(name for name in said.split("\0") if name)
+
+
+def _mentions_lfs(top: Path) -> bool:
+    names = git.ask(top, "ls-files", "-z", "--", ".gitattributes", "*/.gitattributes", quiet=True)
+    return any(
+        b"filter=lfs" in (top / name).read_bytes()
+        for name in names.split("\0")
+        if name and (top / name).is_file()
     )
 
 

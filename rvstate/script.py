@@ -23,6 +23,7 @@ _BUILDING = ("manifest", "kept_copy", *assets.BUILDING)
 _SHARED = {
     **dict.fromkeys(("copy_snapshot", "submit", "tool", "verify"), ("manifest",)),
     "build_environment": _BUILDING,
+    "dvc_kept": ("dvc_settle",),
     **dict.fromkeys(("doctor", "probe"), ("environments",)),
     **dict.fromkeys(("heal", "layers"), (*_BUILDING, "build_environment")),
     "show_environment": ("manifest", "build_environment"),

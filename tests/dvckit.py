@@ -93,7 +93,13 @@ case $* in
         git update-ref "refs/exps/${{base:0:2}}/${{base:2}}/tidy-name" HEAD
         git update-ref refs/exps/exec/EXEC_HEAD "$base"
         ;;
-    'exp push'*) git push --quiet origin "$(git for-each-ref --format='%(refname)' | grep tidy)" ;;
+    'exp push'*)
+        # one that another result is in the way of is no failure to DVC
+        for ref in $(git for-each-ref --format='%(refname)' | grep tidy); do
+            said=$(git push --quiet origin "$ref" 2>&1) && continue
+            case $said in *rejected*) echo 'No experiments to push.' ;; *) exit 255 ;; esac
+        done
+        ;;
     'push --run-cache') cat {place}/pushes >/dev/null ;;
 esac
 """

@@ -53,7 +53,8 @@ def test_an_array_is_an_experiment_for_each_element() -> None:
     [
         ((), "pushed experiment rummy-puds", "rummy-puds"),
         ((), "kept experiment a-b is on the cluster and not pushed: why", "a-b"),
-        (("-n", "mine"), "pushed experiment mine", "mine"),
+        (("-n", "mine"), "", "mine"),
+        (("-n", "mine"), "pushed experiment mine-0a1b2c3d", "mine-0a1b2c3d"),
         ((), "pushed the run cache", ""),
         ((), "none DVC made no experiment", ""),
         ((), "", ""),

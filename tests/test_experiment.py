@@ -264,6 +264,35 @@ def test_a_project_without_dvc_or_commit_or_remote_is_refused(app: Path) -> None
     assert "commits" in refused(bare, "snapshot").message
 
 
+def test_what_a_clone_lacks_is_said_or_refused(app: Path, tmp_path: Path) -> None:
+    """Submodules and what git-LFS keeps: fetched by the job where it can, else refused by name."""
+    with_lfs = {".gitattributes": "*.bin filter=lfs\n", "big.bin": "1"}
+    runkit.repository(tmp_path / "library", {"lib.py": "1\n"})
+    runkit.git(app, "submodule", "--quiet", "add", str(tmp_path / "library"), "lib dir")
+    runkit.write(app, with_lfs)
+    runkit.git(app, "add", "--all")
+    runkit.git(app, "commit", "--quiet", "-m", "more")
+    runkit.git(app, "push", "--quiet", "origin", "main")
+    (notice,) = checked(app)
+    assert "submodule lib dir" in notice
+    assert "big.bin" in notice
+    assert checked(app, "snapshot") == ()
+    found = history.repository(git.inspect(app), "origin")
+    assert experiment.check(found, "snapshot", queued=True) == (notice,)
+    for mode, queued in (("clone", False), ("snapshot", True)):
+        with pytest.raises(RefusedError) as caught:
+            experiment.check(found, mode, offline=True, queued=queued)
+        assert "lib dir" in caught.value.message
+    assert experiment.check(found, "snapshot", offline=True) == ()
+    # a commit of it that only this machine has
+    runkit.git(app / "lib dir", "commit", "--quiet", "--allow-empty", "-m", "here")
+    runkit.git(app, "commit", "--quiet", "--all", "-m", "newer")
+    runkit.git(app, "push", "--quiet", "origin", "main")
+    error = refused(app)
+    assert "submodule lib dir" in error.message
+    assert "git -C 'lib dir' push" in error.remedy
+
+
 def test_a_shallow_clone_cannot_be_sent(app: Path) -> None:
     """Its history is not here; it can be cloned all the same."""
     runkit.git(app, "commit", "--quiet", "--allow-empty", "-m", "more")

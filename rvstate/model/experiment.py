@@ -119,6 +119,9 @@ class Repository:
         pushed: Whether a branch of the remote is known to have the commit.
         shallow: Whether the history here is cut off.
         has_dvc: Whether there is a `.dvc` in or above the project.
+        submodules: Where submodules are, below the repository's top.
+        unpublished: Those whose commit no remote of theirs is known to have.
+        pointers: Files whose contents git-LFS keeps elsewhere.
     """
 
     commit: str | None
@@ -135,3 +138,6 @@ class Repository:
     pushed: bool
     shallow: bool
     has_dvc: bool
+    submodules: tuple[str, ...] = ()
+    unpublished: tuple[str, ...] = ()
+    pointers: tuple[str, ...] = ()

@@ -82,7 +82,7 @@ rv_dvc() {
     # kept from the workspace, which is gone when the job ends
     rv_dvc_kept=("${rv_kept[@]}")
     rv_kept=()
-    rm -f "$RV_RUN_DIR/.listens"
+    rm -f "$RV_RUN_DIR/.listens" "$RV_RUN_DIR/inside"
     # shellcheck disable=SC2034 # job.sh calls it
     rv_deliver=rv_dvc_deliver
     rv_await rv_dvc_job "$@"
@@ -106,7 +106,8 @@ rv_dvc_job() {
     # the account's repository has no such contents; the snapshot has
     if [ "$rv_dvc_how" != clone ]; then export GIT_LFS_SKIP_SMUDGE=1; fi
     export GIT_SSH_COMMAND="${GIT_SSH_COMMAND:-ssh -o BatchMode=yes -o ForwardAgent=no}"
-    rv_dvc_tell "none the experiment never began"
+    # what an earlier start of this job has made is there still
+    [ -e "$RV_RUN_DIR/made" ] || rv_dvc_tell "none the experiment never began"
     rv_dvc_make || exit 1
     if [ -n "$rv_dvc_script" ]; then rv_dvc_script_environment || exit 1; fi
     rv_preflight "${RV_PYTHON-}" "$(rv_front "${RV_PYTHON-}")" dvc
@@ -114,19 +115,55 @@ rv_dvc_job() {
         rv_give_up "the environment has no dvc: add it to the project's requirements"
     if [ -n "$rv_dvc_extensions" ]; then rv_extensions; fi
     [ -z "$rv_dvc_stopped" ] || exit 143
-    # for who is killed: stages that have ended are in the cache
-    rv_dvc_tell "kept what its stages came to is in DVC's cache on the cluster and not pushed: the job was killed"
-    rv_dvc_experiment "$@" "${rv_dvc_more[@]}"
-    status=$?
+    status=0
+    if ! rv_dvc_take_up; then
+        # for who is killed: stages that have ended are in the cache
+        rv_dvc_tell "kept what its stages came to is in DVC's cache on the cluster and not pushed: the job was killed"
+        rv_dvc_open
+        rv_dvc_experiment "$@" "${rv_dvc_more[@]}"
+        status=$?
+    fi
     # nothing is left to be ended: what Slurm does not kill goes on to save and push
     trap '' TERM INT USR1
     # argparse's answer in every version of DVC
     [ "$status" != 254 ] ||
         rv_dvc_say "dvc did not take its arguments; it is version $(rv_dvc_call dvc --version 2>/dev/null), and 3 or later is needed"
-    rv_kept=("${rv_dvc_kept[@]}")
-    rv_copy_kept loud
+    if ! [ -e "$RV_RUN_DIR/made" ]; then
+        rv_kept=("${rv_dvc_kept[@]}")
+        rv_copy_kept loud
+    fi
     rv_dvc_results "$status"
     exit "$status"
+}
+
+# rv_dvc_take_up: a job that Slurm starts again, after a node failed or another job needed the place, may
+# have made its experiment by then: that one is fetched, for made again it would be another.
+rv_dvc_take_up() {
+    [ -e "$RV_RUN_DIR/made" ] || return 1
+    if git fetch --quiet --no-tags -- "$rv_dvc_store" "+refs/rvstate/exps/$(rv_dvc_id)/*:refs/exps/*" &&
+        [ -n "$(rv_dvc_refs)" ]; then
+        rv_dvc_say "this job was started again, and has made experiment $(rv_dvc_names) before; it is not run a second time"
+        return 0
+    fi
+    rm -f "$RV_RUN_DIR/made"
+    return 1
+}
+
+# rv_dvc_open: tell who enters the job where its workspace is (inside.sh).
+rv_dvc_open() {
+    local name
+    {
+        printf 'if cd -- %q 2>/dev/null; then\n' "$PWD"
+        for name in PATH PYTHONPATH VIRTUAL_ENV RV_PYTHON RV_SNAPSHOT RV_DVC_WORKSPACE DVC_SITE_CACHE_DIR; do
+            if [ -n "${!name-}" ]; then printf '    export %s=%q\n' "$name" "${!name}"; fi
+        done
+        printf "else\n    printf 'rvstate: the workspace of this job is on node %%s\\\\n' %q >&2\nfi\n" "$(uname -n)"
+    } >"$RV_RUN_DIR/.inside" && mv "$RV_RUN_DIR/.inside" "$RV_RUN_DIR/inside"
+}
+
+# rv_dvc_id: what the account's repository calls this job.
+rv_dvc_id() {
+    printf '%s' "${rv_run_dir##*/}${RV_ARRAY_INDEX:+-$RV_ARRAY_INDEX}"
 }
 
 # rv_dvc_tell TEXT: what became of the results, for `rvstate ps`: none, pushed or kept, and why.
@@ -243,9 +280,12 @@ rv_dvc_make() {
     if [ "$rv_dvc_how" = snapshot ]; then
         rv_dvc_overlay || rv_give_up "what was not committed could not be put into $root; nothing was run"
     elif [ -f .gitmodules ]; then
+        # a relative address is one beside the remote's
+        if [ -n "$rv_dvc_branch" ]; then git config "branch.$rv_dvc_branch.remote" "$rv_dvc_remote"; fi
         rv_dvc_do git submodule --quiet update --init --recursive ||
-            rv_give_up "the submodules could not be cloned; nothing was run"
+            rv_give_up "the submodules could not be cloned, which the account must be able to; the lines above say why; nothing was run"
     fi
+    rv_dvc_contents
     RV_SNAPSHOT=$root/${rv_dvc_prefix%/}
     RV_DVC_WORKSPACE=$root
     export RV_SNAPSHOT RV_DVC_WORKSPACE
@@ -304,6 +344,7 @@ rv_dvc_clone() {
             return
         fi
     done
+    printf '  → %s\n' "\`rvstate doctor\` in the project says what the account needs to reach $rv_dvc_source" >&2
     return 1
 }
 
@@ -334,6 +375,28 @@ rv_dvc_overlay() {
         # new files are the experiment's, too
         git add --all .
     )
+}
+
+# rv_dvc_contents: no program is to take a git-LFS pointer for the contents that it stands for.
+rv_dvc_contents() {
+    local why="git-lfs is not on this node" found
+    found=$(rv_dvc_pointers)
+    if [ -z "$found" ] || [ "$rv_dvc_how" = snapshot ]; then return 0; fi
+    if command -v git-lfs >/dev/null; then
+        why="\`git lfs pull\` did not bring them"
+        # without hooks: an experiment's push is none of git-lfs's
+        git lfs install --local --skip-repo >/dev/null && rv_dvc_do git lfs pull "$rv_dvc_remote"
+        found=$(rv_dvc_pointers)
+    fi
+    [ -z "$found" ] || rv_give_up \
+        "these are git-LFS pointers and not their contents, for $why: $(printf '%s\n' "$found" | head -n 5 | paste -s -d ' ' -); nothing was run; --mode snapshot sends the contents from your machine"
+}
+
+# git-lfs docs/spec.md: a pointer is smaller than 1024 bytes, and this is its first line
+rv_dvc_pointers() {
+    grep -r -q --include=.gitattributes --exclude-dir=.git 'filter=lfs' . || return 0
+    find . -name .git -prune -o -type f -size -1024c \
+        -exec grep -l -x 'version https://git-lfs.github.com/spec/v1' {} + | sed 's,^\./,,'
 }
 
 # rv_dvc_configure: DVC's own settings for this workspace; nothing of it is committed.
@@ -380,7 +443,8 @@ rv_dvc_build() {
         rm -rf "$to" && cp -R -p "$rv_dvc_root" "$to" && cd -- "$to/$rv_dvc_prefix" || exit 1
         if [ -x "$rv_dvc_script" ]; then "./$rv_dvc_script"; else bash "./$rv_dvc_script"; fi >&2 8>&- || exit 1
         [ -x "$rv_dvc_venv/bin/python" ] || rv_fail "$rv_dvc_script made no $rv_dvc_venv/bin/python" || exit 1
-        : >"$rv_dvc_place/whole"
+        # its age, for `rvstate prune`
+        date +%s >"$rv_dvc_place/whole"
     )
 }
 
@@ -399,14 +463,15 @@ rv_dvc_experiment() {
 # rv_dvc_results STATUS: save what the experiment came to, then push it; no failure of that changes the
 # job's exit code.  The order matters: whoever is killed half way has lost nothing.
 rv_dvc_results() {
-    local refs names what
+    local refs what="the run cache"
     refs=$(rv_dvc_refs)
-    what="the run cache"
-    names=
     if [ -n "$refs" ]; then
-        rv_dvc_save "$refs" || rv_dvc_rescue "$refs"
-        names=$(printf '%s\n' "$refs" | sed 's,^refs/exps/../[^/]*/,,')
-        what="experiment $(printf '%s\n' "$names" | paste -s -d ' ' -)"
+        what="experiment $(rv_dvc_names)"
+        if ! rv_dvc_save "$refs"; then
+            rv_dvc_rescue "$refs"
+        elif [ "$1" = 0 ]; then
+            : >"$RV_RUN_DIR/made"
+        fi
     fi
     rv_dvc_tell "kept $what is on the cluster and not pushed: the job ended first"
     # a stage that was killed may have left its marks
@@ -415,9 +480,7 @@ rv_dvc_results() {
         rv_dvc_keep "$what" "this node reaches no remote"
     elif [ "$1" = 0 ]; then
         [ -n "$refs" ] || { rv_dvc_tell "none DVC made no experiment"; return 0; }
-        # names are words of git's, without blanks
-        # shellcheck disable=SC2086
-        rv_dvc_push_experiments $names && rv_dvc_tell "pushed $what"
+        rv_dvc_push_experiments && rv_dvc_tell "pushed experiment $(rv_dvc_names)"
     else
         rv_dvc_push_cache "$what"
     fi
@@ -427,12 +490,21 @@ rv_dvc_refs() {
     git for-each-ref --format='%(refname)' refs/exps | grep -E '^refs/exps/[0-9a-f]{2}/[0-9a-f]{38}/.'
 }
 
-# rv_dvc_save REFS: into the account's own repository, under the run.
+rv_dvc_names() {
+    rv_dvc_refs | sed 's,^refs/exps/../[^/]*/,,' | paste -s -d ' ' -
+}
+
+# rv_dvc_save REFS: into the account's own repository, under the run; one that is here no more goes there.
 rv_dvc_save() {
-    local ref
+    local ref place
+    place=refs/rvstate/exps/$(rv_dvc_id)
     set -f
     for ref in $1; do
-        set -- "$@" "+$ref:refs/rvstate/exps/${rv_run_dir##*/}${RV_ARRAY_INDEX:+-$RV_ARRAY_INDEX}/${ref#refs/exps/}"
+        if git rev-parse --verify --quiet "$ref" >/dev/null; then
+            set -- "$@" "+$ref:$place/${ref#refs/exps/}"
+        else
+            set -- "$@" ":$place/${ref#refs/exps/}"
+        fi
     done
     set +f
     shift
@@ -442,7 +514,8 @@ rv_dvc_save() {
 
 # rv_dvc_rescue REFS: where scratch takes nothing any more, home may.
 rv_dvc_rescue() {
-    local file=$HOME/rvstate-${rv_run_dir##*/}${RV_ARRAY_INDEX:+-$RV_ARRAY_INDEX}.bundle
+    local file
+    file=$HOME/rvstate-$(rv_dvc_id).bundle
     rv_dvc_say "the experiments could not be saved in $rv_dvc_store (is scratch full?)"
     # names are words of git's, without blanks
     # shellcheck disable=SC2086
@@ -461,26 +534,55 @@ rv_dvc_keep() {
 }
 
 rv_dvc_push_experiments() {
-    local options=() turn status
+    local options=()
     if [ -z "$rv_dvc_url" ]; then
-        rv_dvc_keep "experiment $*" "the project has no Git remote"
+        rv_dvc_keep "experiment $(rv_dvc_names)" "the project has no Git remote"
         return 1
     fi
     if ! rv_dvc_has_remote; then
         rv_dvc_say "the project has no DVC remote, so only commits are pushed; the files stay in $rv_dvc_cache"
         options=(--no-cache)
     fi
-    # another job may be pushing to the same remotes
+    if ! rv_dvc_push_all "${options[@]}"; then
+        rv_dvc_keep "experiment $(rv_dvc_names)" "\`dvc exp push $rv_dvc_remote\` failed"
+        return 1
+    fi
+}
+
+# rv_dvc_push_all OPTION...: push every experiment until the Git remote has it, under its name or another.
+rv_dvc_push_all() {
+    local round refs ref moved tag=${rv_run_dir##*/}
+    for round in 1 2 3; do
+        rv_dvc_push "$@" || return 1
+        refs=$(rv_dvc_refs)
+        moved=
+        for ref in $refs; do
+            rv_settle "$rv_dvc_remote" "${tag##*-}" "$ref"
+            case $? in
+                0) ;;
+                2) moved=yes ;;
+                *) return 1 ;;
+            esac
+        done
+        [ -n "$moved" ] || return 0
+        rv_dvc_save "$({ printf '%s\n' "$refs"; rv_dvc_refs; } | sort -u)" || return 1
+    done
+    rv_dvc_say "after $round turns the Git remote still has other results of these names"
+    return 1
+}
+
+# rv_dvc_push OPTION...: another job may be pushing to the same remotes, so more than once.
+rv_dvc_push() {
+    local turn status=1 names
+    # names are words of git's, without blanks
+    read -r -a names < <(rv_dvc_names)
     for turn in 0 3 9; do
         sleep "$turn"
         status=0
-        rv_dvc_call dvc exp push "${options[@]}" "$rv_dvc_remote" "$@" || status=$?
+        rv_dvc_call dvc exp push "$@" "$rv_dvc_remote" "${names[@]}" || status=$?
         [ "$status" != 0 ] || break
     done
-    if [ "$status" != 0 ]; then
-        rv_dvc_keep "experiment $*" "\`dvc exp push $rv_dvc_remote\` failed"
-        return 1
-    fi
+    return "$status"
 }
 
 # Whether there is a DVC remote; DVC itself takes seconds to say so where its programs lie far away.
@@ -501,6 +603,7 @@ rv_dvc_push_cache() {
 # rv_dvc_leave: on every way out.
 rv_dvc_leave() {
     trap '' TERM INT USR1
+    rm -f "$RV_RUN_DIR/inside"
     cd /
     if [ -n "$rv_dvc_work" ]; then rm -rf "$rv_dvc_work"; fi
 }

@@ -7,9 +7,10 @@
 #   main push STORE RUN_DIR PROGRAM COMMIT REMOTE URL CACHE VARIABLES
 # pushes the results of one run from this node: PROGRAM is its environment's dvc, CACHE is DVC's.
 # Says `pushed TEXT`.
-#   main fetch STORE PROGRAM COMMIT CACHE VARIABLES
+#   main fetch STORE PROGRAM COMMIT CACHE VARIABLES CODE PREFIX
 # fetches what a commit's stages need into DVC's cache, for nodes that cannot; says `note WHY` where
-# not all of it is to be had.
+# not all of it is to be had.  CODE: where the project's files lie that count in the place of the
+# commit's, or empty; PREFIX: where in the repository the project is, empty or ended by a slash.
 #   main commits STORE HAVE WANT    what git packs of the commits WANT that HAVE do not lead to (a line each)
 #   main files STORE CACHE WANT     a tar archive of what DVC's cache has of the commits WANT
 # stream, and say their group first and their status last.
@@ -74,7 +75,7 @@ push() {
 fetch() {
     store=$1
     surroundings "$2" "$5" || return 1
-    if ! fetch_here "$3" "$4" </dev/null >"$work/said" 2>&1; then
+    if ! fetch_here "$3" "$4" "$6" "$7" </dev/null >"$work/said" 2>&1; then
         cat "$work/said" >&2
         printf 'note the login node did not fetch all data of commit %s: %s\n' "$3" \
             "$(grep -e '^ERROR' -e '^fatal' -e '^rvstate' "$work/said" | tail -n 1)"
@@ -83,6 +84,12 @@ fetch() {
 
 fetch_here() {
     workspace "$1" "$2" || return 1
+    # what data there is, these files say, committed or not
+    if [ -d "$3" ]; then
+        (cd -- "$3" && find . \( -name '*.dvc' -o -name dvc.yaml -o -name dvc.lock -o -name 'params.*' \
+            -o -path '*/.dvc/config' \) -type f -print0 | tar -cf - --null -T -) |
+            tar -xmf - -C "$work/code/$4" || return 1
+    fi
     dvc fetch --run-cache
 }
 
@@ -121,23 +128,52 @@ workspace() {
 push_here() {
     [ -n "$3" ] || rv_fail "the project has no Git remote" || return 1
     if ! git -C "$store" cat-file -e "$1^{commit}" 2>/dev/null; then
-        git -C "$store" fetch --quiet --no-tags -- "$3" '+refs/heads/*:refs/rvstate/remote/*' || return 1
+        git -C "$store" fetch --quiet --no-tags --prune -- "$3" '+refs/heads/*:refs/rvstate/remote/*' || return 1
     fi
     workspace "$1" "$4" || return 1
     git fetch --quiet origin "refs/rvstate/exps/$id/*:refs/exps/*" && git remote remove origin &&
         git remote add "$2" "$3" || return 1
-    names=$(git for-each-ref --format='%(refname)' refs/exps | sed 's,^refs/exps/../[^/]*/,,')
-    if [ -z "$names" ]; then
+    if [ -z "$(references)" ]; then
         what="the run cache"
         dvc push --run-cache
         return
     fi
-    what="experiment $(printf '%s\n' "$names" | paste -s -d ' ' -)"
     option=
     if [ -z "$(dvc remote list)" ]; then option=--no-cache; fi
-    # names are words of git's, without blanks
-    # shellcheck disable=SC2086
-    dvc exp push $option "$2" $names
+    for round in 1 2 3; do
+        before=$(references)
+        # names are words of git's, without blanks
+        # shellcheck disable=SC2046
+        dvc exp push ${option:+"$option"} "$2" $(names) || return 1
+        settled=yes
+        for reference in $before; do
+            rv_settle "$2" "$(printf '%s' "${id#????????-??????-}" | cut -c 1-8)" "$reference"
+            case $? in
+                0) ;;
+                2) settled= ;;
+                *) return 1 ;;
+            esac
+        done
+        if [ "$settled" ]; then
+            what="experiment $(names | paste -s -d ' ' -)"
+            return
+        fi
+        keep || return 1
+    done
+    rv_fail "after $round turns Git remote $2 still has other results of these names"
+}
+
+references() {
+    git for-each-ref --format='%(refname)' refs/exps
+}
+
+names() {
+    references | sed 's,^refs/exps/../[^/]*/,,'
+}
+
+# keep: what has another name or commit now, in the account's repository, too.
+keep() {
+    git push --quiet --prune "$store" "+refs/exps/*:refs/rvstate/exps/$id/*"
 }
 
 commits() {

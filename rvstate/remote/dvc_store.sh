@@ -54,7 +54,8 @@ fetch() {
     GIT_SSH_COMMAND=${GIT_SSH_COMMAND:-ssh -o BatchMode=yes -o ForwardAgent=no}
     export GIT_TERMINAL_PROMPT GIT_SSH_COMMAND
     if git -C "$store" cat-file -e "$commit^{commit}" 2>/dev/null && whole; then return 0; fi
-    git -C "$store" fetch --quiet --no-tags -- "$1" '+refs/heads/*:refs/rvstate/remote/*' ||
+    # a branch that is gone may be in the way of another one's name
+    git -C "$store" fetch --quiet --no-tags --prune -- "$1" '+refs/heads/*:refs/rvstate/remote/*' ||
         rv_fail "the login node cannot fetch from $1" || return 1
     git -C "$store" cat-file -e "$commit^{commit}" 2>/dev/null ||
         git -C "$store" fetch --quiet --no-tags -- "$1" "$commit" ||

@@ -32,6 +32,9 @@ rv_whole=yes"
     fi
     # shellcheck source=/dev/null disable=SC2154 # set by rv_variables
     if [ -n "$rv_env_file" ] && [ -r "$rv_env_file" ]; then . "$rv_env_file"; fi
+    # a job of DVC works in a workspace of its own (dvc.sh)
+    # shellcheck source=/dev/null
+    if [ -r "$RV_RUN_DIR/inside" ]; then . "$RV_RUN_DIR/inside"; fi
     become
 }
 

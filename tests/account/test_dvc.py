@@ -145,6 +145,25 @@ def test_what_no_job_could_push_comes_home(desk: Desk) -> None:
     desk.laptop.run("dvc", "pull", "nobody", cwd=desk.app, status=64)
 
 
+def test_two_results_of_one_name_both_come_home(desk: Desk) -> None:
+    """The first under its name, the second under one of its own, which is said; and only once."""
+    git(desk.app, "remote", "remove", "origin")
+    runs = []
+    for text in ("first\n", "second\n"):
+        write(desk.app, {"a.py": text})
+        runs.append(desk.submit("-S", "a=1"))
+        desk.seen()
+    pulled = desk.laptop.document("dvc", "pull", cwd=desk.app)
+    other = f"tidy-name-{runs[1]['run_id'][16:]}"
+    assert sorted(pulled["cluster"]) == ["tidy-name", other]
+    assert any(f"it is {other} here" in notice for notice in pulled["notices"])
+    base = f"refs/exps/{runs[0]['commit'][:2]}/{runs[0]['commit'][2:]}"
+    assert git(desk.app, "show", f"{base}/tidy-name:a.py") == "first\n"
+    assert git(desk.app, "show", f"{base}/{other}:a.py") == "second\n"
+    pulled = desk.laptop.document("dvc", "pull", cwd=desk.app)
+    assert (pulled["cluster"], sorted(pulled["had"])) == ([], ["tidy-name", other])
+
+
 def test_a_run_that_is_stopped_pushes_what_it_has(desk: Desk) -> None:
     """And nobody pushes for it while it still runs."""
     (desk.root / "waits").touch()

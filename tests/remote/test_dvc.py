@@ -53,6 +53,7 @@ class Place:
         runkit.git(self.app, "push", "--quiet", "origin", "main")
         self.commit = runkit.git(self.app, "rev-parse", "HEAD").strip()
         self.store = root / "workspaces/app/.repository"
+        self.reference = ""
 
     def take(self, have: tuple[str, ...] = ()) -> Script:
         """What brings the commit to the account's repository."""
@@ -223,6 +224,7 @@ def test_a_push_that_fails_changes_no_exit_code(place: Place) -> None:
     assert len(place.kept()) == 1
     (place.root / "status").write_text("7")
     (place.root / "pushes").unlink()
+    (place.root / "runs/one/made").unlink()
     done = place.job()
     assert done.returncode == 7
     assert place.told.startswith("kept the run cache")
@@ -242,12 +244,141 @@ def test_a_push_that_another_one_was_in_the_way_of_is_tried_again(place: Place) 
     """Elements of an array push to the same remotes at the same time."""
     program, busy = place.root / "env/bin/dvc", place.root / "busy"
     busy.touch()
-    way = f"'exp push'*) if [ -e {busy} ]; then rm {busy}; exit 255; fi; "
-    program.write_text(program.read_text().replace("'exp push'*) ", way))
+    way = f"'exp push'*) if [ -e {busy} ]; then rm {busy}; exit 255; fi\n"
+    program.write_text(program.read_text().replace("'exp push'*)\n", way))
     done = place.job("clone", "sleep() { :; }")
     assert done.returncode == 0, done.stderr
     assert place.told == "pushed experiment tidy-name"
     assert [words[:2] for words in place.asked].count(["exp", "push"]) == 2
+
+
+def other_result(place: Place, text: str) -> str:
+    """Somebody's experiment of the same name on the Git remote; its commit."""
+    runkit.write(place.app, {"result.txt": text})
+    runkit.git(place.app, "add", "--all")
+    tree = runkit.git(place.app, "write-tree").strip()
+    commit = runkit.git(place.app, "commit-tree", "-p", place.commit, "-m", "x", tree).strip()
+    place.reference = f"refs/exps/{place.commit[:2]}/{place.commit[2:]}/tidy-name"
+    runkit.git(place.app, "push", "--quiet", "origin", f"{commit}:{place.reference}")
+    return commit
+
+
+def test_another_result_of_the_same_name_is_not_in_the_way(place: Place) -> None:
+    """DVC pushes nothing then and succeeds; ours gets a name of its own, in both repositories."""
+    theirs = other_result(place, "another\n")
+    done = place.job("clone", "sleep() { :; }")
+    assert done.returncode == 0, done.stderr
+    assert place.told == "pushed experiment tidy-name-one"
+    assert "has another result named tidy-name" in done.stderr
+    there = dict(
+        line.split()[::-1]
+        for line in runkit.git(place.bare, "show-ref").splitlines()
+        if "exps" in line
+    )
+    assert there[place.reference] == theirs
+    assert runkit.git(place.bare, "show", f"{place.reference}-one:result.txt") == "result\n"
+    assert [name.rpartition("/")[2] for name in place.kept()] == ["tidy-name-one"]
+
+
+def test_the_same_result_is_not_there_twice(place: Place) -> None:
+    """A repetition whose files are the same: the remote's experiment is its own."""
+    theirs = other_result(place, "result\n")
+    done = place.job("clone", "sleep() { :; }")
+    assert done.returncode == 0, done.stderr
+    assert place.told == "pushed experiment tidy-name"
+    assert "has this result of tidy-name already" in done.stderr
+    (kept,) = place.kept()
+    assert runkit.git(place.store, "rev-parse", kept).strip() == theirs
+    assert runkit.git(place.bare, "for-each-ref", "refs/exps").count("\n") == 1
+
+
+def test_a_job_that_is_started_again_goes_on_where_it_was(place: Place) -> None:
+    """What it has made is not made a second time: pushed then, if it was not; what failed runs."""
+    assert place.job("clone", "rv_dvc_url=/nowhere/at/all", "sleep() { :; }").returncode == 0
+    first = runkit.git(place.store, "rev-parse", *place.kept())
+    (place.root / "log").unlink()
+    (place.root / "seen").rename(place.root / "before")
+    done = place.job()
+    assert done.returncode == 0, done.stderr
+    assert [words[:2] for words in place.asked] == [["remote", "list"], ["exp", "push"]]
+    assert "not run a second time" in done.stderr
+    assert place.told == "pushed experiment tidy-name"
+    assert runkit.git(place.store, "rev-parse", *place.kept()) == first
+    # nothing is told that is not so while the third start has not got that far
+    assert place.job("clone", "rv_dvc_source=/nowhere/at/all", "sleep() { :; }").returncode == 1
+    assert place.told == "pushed experiment tidy-name"
+    # where the account's repository has lost it, it is made again
+    runkit.git(place.store, "update-ref", "-d", *place.kept())
+    assert place.job().returncode == 0
+    assert ["exp", "run"] in [words[:2] for words in place.asked]
+
+
+def test_a_pointer_of_git_lfs_is_not_taken_for_its_contents(place: Place) -> None:
+    """The job ends and names it; where git-lfs is there it brings the contents first."""
+    pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n"
+    runkit.write(place.app, {".gitattributes": "*.bin filter=lfs\n", "in/a b.bin": pointer})
+    runkit.git(place.app, "add", "--all")
+    runkit.git(place.app, "commit", "--quiet", "-m", "lfs")
+    runkit.git(place.app, "push", "--quiet", "origin", "main")
+    place.commit = runkit.git(place.app, "rev-parse", "HEAD").strip()
+    done = place.job()
+    assert done.returncode == 1
+    assert "in/a b.bin" in done.stderr
+    assert "git-lfs is not on this node" in done.stderr
+    assert not (place.root / "log").exists()
+    brings = "[ $1 = install ] || printf contents >'in/a b.bin'"
+    lfs = f"#!/bin/sh\n{brings}\necho $* >>{place.root}/lfs\n"
+    runkit.write(place.root, {"env/bin/git-lfs": lfs}, executable=True)
+    done = place.job()
+    assert done.returncode == 0, done.stderr
+    assert (place.root / "seen/in/a b.bin").read_text() == "contents"
+    said = (place.root / "lfs").read_text()
+    assert said == "install --local --skip-repo\npull origin\n"
+
+
+def test_submodules_are_in_the_clone(place: Place) -> None:
+    """Also one whose address is relative to the remote's; else the job ends before it begins."""
+    runkit.repository(place.root / "library", {"lib.py": "x = 1\n"})
+    runkit.git(place.app, "submodule", "--quiet", "add", "../library", "lib")
+    runkit.git(place.app, "commit", "--quiet", "-m", "with a submodule")
+    runkit.git(place.app, "push", "--quiet", "origin", "main")
+    place.commit = runkit.git(place.app, "rev-parse", "HEAD").strip()
+    allowed = (
+        "export GIT_CONFIG_COUNT=1 GIT_CONFIG_KEY_0=protocol.file.allow GIT_CONFIG_VALUE_0=always"
+    )
+    done = place.job("clone", allowed)
+    assert done.returncode == 0, done.stderr
+    assert (place.root / "seen/lib/lib.py").read_text() == "x = 1\n"
+    (place.root / "library").rename(place.root / "gone")
+    (place.root / "log").unlink()
+    done = place.job("clone", allowed)
+    assert done.returncode == 1
+    assert "submodules could not be cloned" in done.stderr
+    assert not (place.root / "log").exists()
+
+
+def test_who_enters_the_job_is_in_its_workspace(place: Place) -> None:
+    """With its variables, as long as it is there; on another node it is said where it is."""
+    runkit.write(place.root, {"lib/inside.sh": assets.job_scripts()["inside.sh"]})
+    process = place.start()
+    marks = place.root / "runs/one/inside"
+    line = "pwd; echo $RV_SNAPSHOT; echo $RV_DVC_WORKSPACE; command -v dvc"
+
+    def entered() -> subprocess.CompletedProcess[str]:
+        runkit.write(place.root, {"line": line})
+        words = ("file", str(place.root / "line"))
+        script = ["bash", str(place.root / "lib/inside.sh"), str(place.root / "runs/one"), *words]
+        return subprocess.run(script, env=place.env, capture_output=True, text=True, cwd="/")
+
+    (place.root / "runs/one/job.sh").write_text((place.root / "job.sh").read_text())
+    code = (place.root / "where").read_text().strip()
+    dvc = str(place.root / "env/bin/dvc")
+    assert entered().stdout.split() == [code, f"{code}/", code, dvc]
+    runkit.write(place.root, {"runs/one/inside": marks.read_text().replace(code, "/none")})
+    assert "is on node" in entered().stderr
+    os.killpg(process.pid, signal.SIGTERM)
+    process.communicate(timeout=60)
+    assert not marks.exists()
 
 
 def test_a_dvc_that_does_not_know_its_arguments_is_named(place: Place) -> None:
@@ -448,13 +579,42 @@ def test_the_login_node_pushes_what_a_job_could_not(place: Place) -> None:
     assert not list(place.store.parent.glob(".repository.push-*"))
 
 
+def test_what_the_login_node_pushes_takes_nothings_place(place: Place) -> None:
+    """Somebody pushed another result of that name meanwhile."""
+    place.job("clone", "rv_dvc_url=/nowhere/at/all", "sleep() { :; }")
+    other_result(place, "another\n")
+    run, cache = str(place.root / "runs/one"), str(place.root / "cache/projects/app")
+    program = str(place.root / "env/bin/dvc")
+    args = (str(place.store), run, program, place.commit, "origin", str(place.bare), cache, "")
+    ran = runkit.run(Script("dvc_kept", ("push", *args)), env=place.env)
+    assert ran.lines == ["pushed experiment tidy-name-one"], ran.errors
+    assert runkit.git(place.bare, "show", f"{place.reference}:result.txt") == "another\n"
+    assert [name.rpartition("/")[2] for name in place.kept()] == ["tidy-name-one"]
+
+
 def test_the_login_node_fetches_for_nodes_that_cannot(place: Place) -> None:
     """Into the cache that the job has, in a workspace that is gone then; what fails is said."""
     assert runkit.run(place.take()).status == 0
     program, cache = place.root / "env/bin/dvc", place.root / "cache/projects/app"
-    args = (str(place.store), str(program), place.commit, str(cache), "")
+    # what is not committed counts, and files that say nothing of data do not travel twice
+    code = {"data/new.dvc": "outs:\n", "dvc.yaml": "stages:\n", "a.py": "changed\n"}
+    runkit.write(place.root / "code", code)
+    text = program.read_text()
+    seen = f"'fetch --run-cache') cp -R . {place.root}/fetched ;;\n    'exp push'*)"
+    program.write_text(text.replace("'exp push'*)", seen))
+    args = (
+        str(place.store),
+        str(program),
+        place.commit,
+        str(cache),
+        "",
+        str(place.root / "code"),
+        "",
+    )
     ran = runkit.run(Script("dvc_kept", ("fetch", *args)), env=place.env)
     assert (ran.status, ran.lines) == (0, []), ran.errors
+    assert (place.root / "fetched/data/new.dvc").read_text() == "outs:\n"
+    assert (place.root / "fetched/a.py").read_text() == "1\n"
     assert place.asked == [["fetch", "--run-cache"]]
     assert (cache / "files").is_dir()
     runkit.write(place.root, {"fails": "#!/bin/sh\necho ERROR: no such host; exit 1\n"})

@@ -34,7 +34,9 @@ def checked(session: Session, order: Order, project: Project) -> tuple[Repositor
     given = order.words[len(experiment.WORDS) :]
     overrides.sweep(given)
     found = history.repository(project, session.config.settings.dvc.remote)
-    notices = experiment.check(found, order.dvc.mode)
+    offline = session.config.site.compute_internet is False
+    queued = bool(order.dvc.queued)
+    notices = experiment.check(found, order.dvc.mode, offline=offline, queued=queued)
     if order.dvc.mode == "clone" and order.dvc.live:
         assert found.commit is not None
         if not history.has_commit(project, found.remote, found.commit):
@@ -42,7 +44,7 @@ def checked(session: Session, order: Order, project: Project) -> tuple[Repositor
                 f"Remote {found.remote} does not have commit {found.commit[:10]} any more.",
                 f"`git fetch {found.remote}` shows what became of its branches.",
             )
-    if session.config.site.compute_internet is False:
+    if offline:
         notices += (
             "compute nodes of this site reach no remote: the login node fetches commit and data "
             "now, and pushes results when you say `rvstate dvc pull`",

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
-import tarfile
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 from rvstate import git, history
-from rvstate.errors import ConfigError, ConvergeError, RvstateError
+from rvstate.errors import ConfigError, RvstateError
 from rvstate.model.job import JobSpec
 from rvstate.model.layout import SYMBOLIC, Layout
 from rvstate.model.project import Project
@@ -20,12 +18,12 @@ from rvstate.paths import RemotePath
 from rvstate.script import Script
 from rvstate.slurm.states import FINISHED
 from rvstate.workflows import jobs
+from rvstate.workflows.dvc.bring import bring
 from rvstate.workflows.dvc.store import program_of
 from rvstate.workflows.run.receipt import spec_in
 from rvstate.workflows.session import Session
 
 _KEPT = re.compile(r"refs/rvstate/exps/([^/]+)/(\S+)")
-_FILE = re.compile(r"files/md5/([0-9a-f]{2})/([0-9a-f]{30})(\.dir)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,32 +100,79 @@ def pull(
     states = kept.states | {run: f"pushed {words}" for run, words in pushed.items()}
     root = Path(project.root)
     have = history.experiments(root)
-    wanted = {
-        name: (run, commit)
-        for run, references in kept.references.items()
-        for name, commit in references.items()
-    }
-    missing = {name: found for name, found in wanted.items() if name not in have}
-    away = {n: c for n, (run, c) in missing.items() if not states[run].startswith("pushed")}
-    there = tuple(name for name in missing if name not in away)
+    wanted = _named(kept, have)
+    missing = [found for found in wanted if have.get(found.here) != found.commit]
+    away = {f.here: f.commit for f in missing if not _is_remotes(f, states)}
+    there = {f.here: f for f in missing if f.here not in away}
     remote: tuple[str, ...] = ()
-    more: tuple[str, ...] = ()
+    more = tuple(_said(found) for found in missing if found.here != found.name)
     if there:
-        remote, more = _from_remote(session, project, there, tell, data)
+        remote, why = _from_remote(session, project, tuple(there), tell, data)
+        # somebody may have put another result in the place of the job's
+        came = history.experiments(root)
+        other = [there[name] for name in remote if came.get(name) != there[name].commit]
+        away |= {found.other: found.commit for found in other}
+        more = (*more, *why, *map(_said, other))
     # a remote that this machine does not reach is no reason to stay without them
-    away |= {name: missing[name][1] for name in there if name not in remote}
+    away |= {name: found.commit for name, found in there.items() if name not in remote}
     count = 0
     last: tuple[str, ...] = ()
     if away:
         tell("bringing commits from the cluster")
-        count, last = _from_cluster(session, project, kept, away, data)
+        count, last = bring(session, Path(project.root), kept.store, kept.cache, away, data=data)
     return Pulled(
         remote=tuple(map(_name, remote)),
         cluster=tuple(map(_name, away)),
-        had=tuple(_name(name) for name in wanted if name in have),
+        had=tuple(_name(f.here) for f in wanted if f not in missing),
         pushed=tuple(pushed.values()),
         files=count,
         notices=(*notices, *more, *last),
+    )
+
+
+class _Found(NamedTuple):
+    """An experiment that a run has left.
+
+    Args:
+        run: The run.
+        name: Its reference, over there and on the Git remote.
+        here: What it is called here: where another result has that name, another one.
+        commit: The full hash.
+    """
+
+    run: str
+    name: str
+    here: str
+    commit: str
+
+    @property
+    def other(self) -> str:
+        """A name that no other run's has (as remote/dvc_settle.sh makes it)."""
+        return f"{self.name}-{self.run[16:24]}"
+
+
+def _named(kept: Kept, have: dict[str, str]) -> list[_Found]:
+    """The experiments of all runs, each under a name of its own; the oldest first."""
+    taken = dict(have)
+    every: list[_Found] = []
+    for run, references in kept.references.items():
+        for name, commit in references.items():
+            found = _Found(run, name, name, commit)
+            if taken.setdefault(name, commit) != commit:
+                found = found._replace(here=found.other)
+            every.append(found)
+    return list({found.here: found for found in every}.values())
+
+
+def _is_remotes(found: _Found, states: dict[str, str]) -> bool:
+    return found.here == found.name and states[found.run].startswith("pushed")
+
+
+def _said(found: _Found) -> str:
+    name = _name(found.name)
+    return (
+        f"run {found.run} has another result of {name} than the one that has that name; it is "
+        f"{_name(found.other)} here"
     )
 
 
@@ -281,65 +326,3 @@ def _why(said: str) -> str:
     lines = [line.strip() for line in said.splitlines() if line.strip()]
     wrong = [line for line in lines if line.startswith(("ERROR:", "fatal:", "rvstate:"))]
     return (wrong or lines or ["it gave no reason"])[-1].removeprefix("rvstate: ")
-
-
-def _from_cluster(
-    session: Session, project: Project, kept: Kept, wanted: dict[str, str], data: bool
-) -> tuple[int, tuple[str, ...]]:
-    """Commits, and where DVC is here their files, over ssh; how many files came."""
-    root = Path(project.root)
-    commits = "\n".join(wanted.values())
-    # an experiment's reference names the commit that it started from
-    bases = ("".join(name.split("/")[2:4]) for name in wanted)
-    have = "\n".join(history.known(root, bases))
-    with tempfile.TemporaryDirectory(prefix="rvstate-") as folder:
-        packed = Path(folder) / "packed"
-        _stream(session, Script("dvc_kept", ("commits", kept.store, have, commits)), packed)
-        history.take(root, packed, wanted)
-        if not data:
-            return 0, ()
-        program = history.dvc(root)
-        status, said = history.run_dvc(program, root, "cache", "dir") if program else (1, "")
-        if status != 0:
-            return 0, ("there is no dvc on this machine, so only commits came",)
-        _stream(session, Script("dvc_kept", ("files", kept.store, kept.cache, commits)), packed)
-        return _unpack(packed, Path(said.strip().splitlines()[-1])), ()
-
-
-def _stream(session: Session, script: Script, target: Path) -> None:
-    with target.open("wb") as file:
-        status = session.transport.stream(script, None, file.write)
-    if status != 0:
-        raise ConvergeError("What was asked for did not arrive whole.", "Run the command again.")
-
-
-def _unpack(packed: Path, cache: Path) -> int:
-    """Put files into DVC's cache, each only where it is what its name says; how many were new."""
-    count = 0
-    with tarfile.open(packed, "r:") as archive:
-        for member in archive:
-            found = _FILE.fullmatch(member.name)
-            source = archive.extractfile(member) if found and member.isfile() else None
-            if found is None or source is None:
-                continue
-            target = cache / "files" / "md5" / found[1] / f"{found[2]}{found[3] or ''}"
-            if target.exists():
-                continue
-            target.parent.mkdir(parents=True, exist_ok=True)
-            part = target.with_name(f".{target.name}.rvstate-part")
-            total = hashlib.md5(usedforsecurity=False)
-            with part.open("wb") as file:
-                while piece := source.read(1 << 20):
-                    total.update(piece)
-                    file.write(piece)
-            if total.hexdigest() != found[1] + found[2]:
-                part.unlink()
-                raise ConvergeError(
-                    f"{member.name} is damaged on the cluster.",
-                    "Run the experiment again with `dvc exp run --force`.",
-                )
-            # as DVC keeps its cache
-            part.chmod(0o444)
-            part.replace(target)
-            count += 1
-    return count

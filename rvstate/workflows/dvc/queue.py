@@ -13,7 +13,7 @@ from rvstate.workflows.jobs import listing
 from rvstate.workflows.session import Session
 
 # as rv_dvc_tell of remote/dvc.sh says it
-_NAMED = re.compile(r"(?:pushed|kept) experiment (.+?)(?: is on the cluster .*)?")
+_NAMED = re.compile(r"(?:pushed|kept) experiment (.+?)(?: is on the cluster\b.*)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +90,8 @@ def _one(
     word, _, about = results.partition(" ") if state in FINISHED else ("", "", "")
     named = _NAMED.fullmatch(results)
     return Queued(
-        name=overrides.called(words) or (named[1] if named else ""),
+        # where the Git remote had another one of the name that was asked for, it got a new one
+        name=(named[1] if named else "") or overrides.called(words),
         job=job,
         index=index,
         state=state,

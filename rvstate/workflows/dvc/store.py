@@ -55,9 +55,12 @@ def data_script(prepared: Prepared, wanted: Experiment) -> Script | None:
     if program is None:
         return None
     variables = prepared.spec.variables_file or ""
-    return Script(
-        "dvc_kept", ("fetch", wanted.store, program, wanted.commit, wanted.cache, variables)
-    )
+    code = ""
+    if wanted.how == "snapshot":
+        # what is not committed is there by then; what is submitted once more has it in its snapshot
+        code = prepared.copied_from or prepared.workspace.code
+    given = (wanted.store, program, wanted.commit, wanted.cache, variables, code, wanted.prefix)
+    return Script("dvc_kept", ("fetch", *given))
 
 
 def program_of(job: JobSpec, found: Experiment) -> str | None:

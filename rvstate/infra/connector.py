@@ -22,7 +22,7 @@ from pyinfra.connectors.util import (
 
 from rvstate.errors import RvstateError
 from rvstate.script import Input
-from rvstate.transport import Completed, Ssh
+from rvstate.transport import Completed, Ssh, Transport
 
 # Where the transport is kept: one that our own command handed over, or one made here.
 OURS = "rvstate_transport"
@@ -68,13 +68,15 @@ class OpensshConnector(BaseConnector):  # type: ignore[misc] # pyinfra is untype
         """
         if OURS in self.host.connector_data:
             return
+        transport = self.transport
+        assert isinstance(transport, Ssh)
         try:
-            self.transport.open()
+            transport.open()
         except RvstateError as error:
             raise ConnectError(_sentence(error)) from error
 
     @property
-    def transport(self) -> Ssh:
+    def transport(self) -> Transport:
         """The way to this host, kept for its life."""
         kept = self.host.connector_data.get(OURS) or self.host.connector_data.get(_OWN)
         if kept is None:

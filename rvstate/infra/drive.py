@@ -26,7 +26,7 @@ from pyinfra.api.state import BaseStateCallback  # noqa: E402
 from rvstate.errors import RvstateError  # noqa: E402
 from rvstate.infra.connector import ERROR, OURS  # noqa: E402
 from rvstate.script import Answer, read_any  # noqa: E402
-from rvstate.transport import LOCAL, Local, Ssh, Transport  # noqa: E402
+from rvstate.transport import Transport  # noqa: E402
 
 # Ctrl-C is told in our own words.
 Hub.NOT_ERROR = (*Hub.NOT_ERROR, KeyboardInterrupt)
@@ -180,9 +180,6 @@ def _run_all(
         raise
     finally:
         disconnect_all(state)
-    for work, done in zip(works, metas, strict=True):
-        if isinstance(work.transport, Local):
-            work.transport.commands += sum(meta.is_complete() and meta.executed for meta in done)
     return tuple(
         tuple(_report(meta, host.connector_data.get(ERROR)) for meta in done)
         for host, done in zip(hosts, metas, strict=True)
@@ -190,8 +187,9 @@ def _run_all(
 
 
 def _host_name(number: int, transport: Transport) -> str:
-    # two users of one login node are two accounts, and pyinfra wants their names to differ
-    return f"@openssh/{number}:{transport.name}" if isinstance(transport, Ssh) else LOCAL
+    # two users of one login node are two accounts, and pyinfra wants their names to differ; this
+    # machine, too, is reached by our own transport, so that Ctrl-C means the same here and there
+    return f"@openssh/{number}:{transport.name}"
 
 
 def _report(meta: Any, trouble: RvstateError | None) -> Report:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from rvstate.errors import CutError, ProbeError
-from rvstate.script import Answer, Script
+from rvstate.script import Answer, Input, Script
 
 LOCAL = "@local"
 
@@ -48,7 +48,7 @@ class Transport(Protocol):
     def run(self, script: Script) -> Answer:
         """Run a script to its end."""
 
-    def execute(self, command: str, data: bytes = b"") -> Completed:
+    def execute(self, command: str, data: bytes | Input = b"") -> Completed:
         """Run one command line of a POSIX shell with `data` on its standard input."""
 
     def stream(self, script: Script, source: int | None, sink: Callable[[bytes], object]) -> int:

@@ -20,6 +20,8 @@ from rvstate.transport.base import Completed
 # What a pipe takes without a reader on every system that we know (Linux 64 KiB, macOS 16 KiB).
 _PIPE = 16000
 _LISTEN = 0.2  # seconds between two looks at what a child has said
+# Children that nobody waits for any more.
+_left: list[Child] = []
 
 
 @dataclass(slots=True)
@@ -27,7 +29,7 @@ class Child:
     """A local process whose input may be larger than a pipe; `slot` is held until its end.
 
     `begun` says that its session was open before it was given its command: what fails then, may
-    have run.
+    have run.  One that is `apart` has a session of its own, and Ctrl-C does not end it.
     """
 
     process: subprocess.Popen[bytes]
@@ -35,6 +37,7 @@ class Child:
     data: bytes | Input
     slot: BinaryIO | None = None
     begun: bool = False
+    apart: bool = False
     heard: Callable[[str], None] | None = None
     """Told each line of standard error as it comes."""
 
@@ -56,15 +59,22 @@ class Child:
                 f"No answer within {timeout:.0f} seconds.", "Try again; `rvstate doctor` looks why."
             ) from None
         except BaseException:
-            self.process.kill()
-            self.process.wait()
+            if self.apart:
+                # as one on a cluster, which goes on: it tidies up when it is told to end, or is
+                # done; its pipes stay open as long as we live, and it is not ended by writing
+                _left.append(self)
+                listener = None
+            else:
+                self.process.kill()
+                self.process.wait()
             raise
         finally:
             if listener is not None:
                 listener.join()
             self.errors.seek(0)
             errors = self.errors.read().decode("utf-8", "replace")
-            self.errors.close()
+            if self not in _left:
+                self.errors.close()
             if self.slot is not None:
                 self.slot.close()
         return Completed(self.process.returncode, output, errors)
@@ -122,6 +132,7 @@ def spawn(
     slot: BinaryIO | None = None,
     *,
     hold: bool = False,
+    apart: bool = False,
 ) -> Child:
     """Start a program.
 
@@ -132,6 +143,7 @@ def spawn(
         pass_fds: Descriptors that it inherits.
         slot: A place on a connection, kept until it ended.
         hold: Whether its standard input stays open for more.
+        apart: Whether it is in a session of its own, where no Ctrl-C reaches it.
     """
     # A file, not a pipe: a ControlMaster that stays behind may keep standard error open.
     errors = unlinked()
@@ -143,10 +155,10 @@ def spawn(
         env=env,
         pass_fds=pass_fds,
         # Ctrl-C reaches us; what was started on the cluster is ended or finished on purpose
-        start_new_session=False,
+        start_new_session=apart,
     )
     if isinstance(data, Input):
-        return Child(process, errors, data, slot)
+        return Child(process, errors, data, slot, apart=apart)
     if not hold and len(data) <= _PIPE and process.stdin is not None:
         # a process that died at once is reported by its exit status
         with contextlib.suppress(BrokenPipeError):
@@ -154,7 +166,7 @@ def spawn(
             process.stdin.close()
         process.stdin = None
         data = b""
-    return Child(process, errors, data, slot)
+    return Child(process, errors, data, slot, apart=apart)
 
 
 def which(program: str) -> str:

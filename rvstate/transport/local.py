@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from rvstate.script import Answer, Script, read_answer
+from rvstate.script import Answer, Input, Script, read_answer
 from rvstate.transport.base import LOCAL, Completed, Running, nothing_ran, whole_text
 from rvstate.transport.child import spawn, unlinked
 from rvstate.transport.stream import Tap, relay
@@ -25,17 +25,19 @@ class Local:
     commands: int = 0
     heard: Callable[[str], None] | None = None
 
-    def execute(self, command: str, data: bytes = b"") -> Completed:
+    def execute(self, command: str, data: bytes | Input = b"") -> Completed:
         """Run one command line with `sh -c`."""
         self.commands += 1
-        return spawn(["sh", "-c", command], data, self._env()).result()
+        child = spawn(["sh", "-c", command], data, self._env(), apart=True)
+        child.heard = self.heard
+        return child.result()
 
     def begin(self, script: Script) -> Running:
         """Start a script; its text comes from an unlinked file, so that no list shows it."""
         self.commands += 1
         with _text_file(script) as text:
             fd = text.fileno()
-            return spawn(_from_descriptor(fd), script.data, self._env(), (fd,))
+            return spawn(_from_descriptor(fd), script.data, self._env(), (fd,), apart=True)
 
     def finish(self, script: Script, running: Running) -> Answer:
         """Wait for its answer."""

@@ -35,6 +35,9 @@ rv_whole=yes"
     # a job of DVC works in a workspace of its own (dvc.sh)
     # shellcheck source=/dev/null
     if [ -r "$RV_RUN_DIR/inside" ]; then . "$RV_RUN_DIR/inside"; fi
+    # of a stage, which go over the user's own
+    # shellcheck disable=SC2154 # set by rv_begin
+    if [ "${#rv_stage_variables[@]}" -gt 0 ]; then export "${rv_stage_variables[@]}"; fi
     become
 }
 

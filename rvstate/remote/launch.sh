@@ -287,6 +287,8 @@ rv_on_node() {
     local status
     rv_env_file=$1
     shift
+    # of a stage (stage.sh)
+    eval "rv_stage_variables=(${RV_STAGE_VARIABLES:-})"
     NODE_RANK=$SLURM_NODEID
     PET_NODE_RANK=$SLURM_NODEID
     export NODE_RANK PET_NODE_RANK

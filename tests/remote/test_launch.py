@@ -106,6 +106,23 @@ def log(place: Path, name: str) -> list[str]:
     return sorted((place / f"rv/logs/odd name-41.{name}").read_text().splitlines())
 
 
+def test_a_stages_own_variables_win_on_every_node(place: Path) -> None:
+    """Over the user's, which every program gets, as on one node."""
+    (place / "user.env").write_text("export WHAT=user ELSE=user\n")
+    (place / "lib/stage.sh").write_text(assets.job_scripts()["stage.sh"])
+    status, errors = job(
+        place,
+        f"rv_variables {place}/user.env",
+        f". {place}/lib/stage.sh",
+        "rv_stage_env " + quote('WHAT=it\'s a "b" $c'),
+        "rv_nodes 2 1 5",
+        "rv_launch node bash -c 'echo $WHAT, $ELSE'",
+    )
+    assert status == 0, errors
+    for node in ("node0", "node1"):
+        assert log(place, f"{node}.out") == ['it\'s a "b" $c, user']
+
+
 def test_a_program_for_each_rank_knows_which_it_is(place: Path) -> None:
     """Its rank on its node and in all; the threads by the node that has the fewest CPUs."""
     said = "echo $RANK $LOCAL_RANK $WORLD_SIZE $NODE_RANK $MASTER_ADDR $OMP_NUM_THREADS"

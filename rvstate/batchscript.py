@@ -85,7 +85,8 @@ def render(spec: JobSpec) -> str:
         parts += _pipeline(spec.ray, spec.library)
     parts.append("rv_enter")
     if spec.stage is not None:
-        parts.append(f"rv_stage_begin {quote(spec.library)}")
+        same = " unless-same" if spec.stage.unless_same else ""
+        parts.append(f"rv_stage_begin {quote(spec.library)}{same}")
     if spec.read_only:
         parts.append("rv_read_only")
     if spec.extensions and spec.dvc is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from dataclasses import fields
 from typing import Any
 
 from rvstate import assets, batchscript
@@ -18,6 +19,8 @@ from rvstate.staging import Verdict
 # What Ray's plugins for pip and uv need of the environment that they clone
 # (ray/_private/runtime_env/pip.py and uv.py).
 NEEDED = ("pip", "virtualenv", "uv")
+# What a worker asks of Ray; all else the job asks of the scheduler.
+_OF_WORKERS = ("gpus", "cpus", "mem")
 # Seconds that an environment may take to be made on a node: Ray's 600 are few for large packages.
 _SETUP = 1800
 
@@ -164,8 +167,9 @@ def _reads(pipeline: Pipeline, name: str) -> str:
 def _stage(pipeline: Pipeline, name: str, wanted: set[str]) -> dict[str, Any]:
     stage = pipeline.stage(name)
     asked = stage.resources
-    for key in ("nodes", "gpus_per_node", "gpu_type", "time", "partition", "account", "sbatch"):
-        if getattr(asked, key):
+    for field in fields(asked):
+        key = field.name
+        if key not in _OF_WORKERS and getattr(asked, key):
             raise ConfigError(
                 f"Stage {stage.name} asks for {key}, which a worker of Ray has from the job.",
                 "Write it in [pipeline.resources].",

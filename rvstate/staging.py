@@ -64,11 +64,20 @@ class Known:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What becomes of a stage, and why: it may be left out, as it was not selected."""
+    """What becomes of a stage, and why: it may be left out, as it was not selected.
+
+    Args:
+        stage: The stage.
+        action: What becomes of it.
+        reason: Why.
+        unless_same: Of one that runs, whether only what other stages make now can be a reason: its
+            job looks at that, and ends at once where it came out as it was.
+    """
 
     stage: str
     action: Literal["run", "skip", "leave"]
     reason: str
+    unless_same: bool = False
 
     @property
     def runs(self) -> bool:
@@ -233,7 +242,10 @@ def decide(
             said = f"it is not selected, though {why}" if why else "it is not selected"
             found[name] = Verdict(name, "leave", said)
         elif why:
-            found[name] = Verdict(name, "run", why)
+            waits = name not in forced and _unless_same(
+                pipeline, stage, keys[name], reads[name], known, found
+            )
+            found[name] = Verdict(name, "run", why, waits)
         else:
             record = known.records[name]
             assert record is not None
@@ -262,10 +274,22 @@ def _why(
     for name in pipeline.needs(stage):
         if found[name].runs:
             return f"{name} runs, which it follows"
+    return (
+        _declared_otherwise(stage, reads, record)
+        or _changed(record, known)
+        or _followed(pipeline, stage, record, known)
+    )
+
+
+def _declared_otherwise(stage: Stage, reads: tuple[str, ...], record: Record) -> str:
     if {*record.inputs} != {*reads}:
         return "its inputs are declared otherwise"
     if {*record.outputs} != {*stage.outputs}:
         return "its outputs are declared otherwise"
+    return ""
+
+
+def _changed(record: Record, known: Known) -> str:
     for path, digest in record.inputs.items():
         if known.digests.get(path) is None:
             return f"its input {path} is gone"
@@ -276,13 +300,48 @@ def _why(
             return f"its output {path} is gone"
         if known.digests[path] != digest:
             return f"its output {path} was changed since it was made"
+    return ""
+
+
+def _followed(pipeline: Pipeline, stage: Stage, record: Record, known: Known) -> str:
     for name in pipeline.needs(stage):
         other = known.records.get(name)
         # where its outputs are read, what they hold decides
-        read = any(overlap(a, b) for a in stage.inputs for b in pipeline.stage(name).outputs)
-        if not read and other is not None and record.after.get(name) != other.run_id:
+        if _reads(stage, pipeline.stage(name)) or other is None:
+            continue
+        if record.after.get(name) != other.run_id:
             return f"{name} has run since, which it follows"
     return ""
+
+
+def _reads(stage: Stage, other: Stage) -> bool:
+    """Whether a stage reads what another one makes."""
+    return any(overlap(a, b) for a in stage.inputs for b in other.outputs)
+
+
+def _unless_same(
+    pipeline: Pipeline,
+    stage: Stage,
+    wanted: Key,
+    reads: tuple[str, ...],
+    known: Known,
+    found: Mapping[str, Verdict],
+) -> bool:
+    """Whether a stage that runs does so only for what stages before it may make anew.
+
+    What is not in a file cannot be compared, so a stage that it follows without reading anything
+    of it must not run.
+    """
+    record = known.records.get(stage.name)
+    before = [pipeline.stage(name) for name in pipeline.needs(stage) if found[name].runs]
+    return (
+        record is not None
+        and bool(before)
+        and all(_reads(stage, other) for other in before)
+        and all(record.key.get(word) == value for word, value in wanted)
+        and not _declared_otherwise(stage, reads, record)
+        and not _followed(pipeline, stage, record, known)
+    )
 
 
 def check_inputs(
@@ -302,7 +361,7 @@ def check_inputs(
         data: The pipeline's directory there.
 
     Raises:
-        RefusedError: The first that lacks something.
+        RefusedError: The first that lacks something, or would read what a failed stage has left.
     """
     decided = {verdict.stage: verdict for verdict in verdicts}
     for stage in pipeline.stages:
@@ -310,6 +369,15 @@ def check_inputs(
             continue
         for path in reads[stage.name]:
             makers = [s for s in pipeline.stages if any(overlap(path, out) for out in s.outputs)]
+            for maker in makers:
+                # one that never ran here has its outputs from somebody who knows what they are
+                begun = maker.name in known.records and known.records[maker.name] is None
+                if begun and not decided[maker.name].runs:
+                    raise RefusedError(
+                        f"Stage {stage.name} needs {path}, which stage {maker.name} makes, and "
+                        f"{maker.name} has not succeeded since it last began.",
+                        f"Run stage {maker.name} too: what it has left may be half written.",
+                    )
             if known.digests.get(path) is not None or any(decided[m.name].runs for m in makers):
                 continue
             where = path if path.startswith("/") else f"{data}/{path}"

@@ -107,10 +107,17 @@ def test_only_what_runs_is_in_the_plan() -> None:
     assert [chain["stages"][0]["after"] for chain in found["chains"]] == [[]]
 
 
-def test_what_only_a_job_can_ask_for_is_refused_of_a_stage() -> None:
-    """A worker has its nodes and its time from the job."""
-    tables = {"a": {"command": "x", "resources": {"time": "1h"}}}
-    with pytest.raises(ConfigError, match="Stage a asks for time"):
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        *(("time", "1h"), ("nodes", 2), ("mig", True), ("constraint", "a"), ("exclusive", True)),
+        *(("exclude", "n1"), ("preset", "p"), ("sbatch", ["qos=x"]), ("gpu_type", "a100")),
+    ],
+)
+def test_what_only_a_job_can_ask_for_is_refused_of_a_stage(key: str, value: Any) -> None:
+    """A worker has its nodes and its time from the job; nothing is left out without a word."""
+    tables = {"a": {"command": "x", "resources": {key: value}}}
+    with pytest.raises(ConfigError, match=f"Stage a asks for {key}"):
         rayplan.plan(made(tables), ["a"], 1, [])
 
 

@@ -13,7 +13,10 @@ from hypothesis import strategies as st
 from rvstate import config
 from rvstate.errors import ConfigError
 from rvstate.model import stage as stages
+from rvstate.model.settings import Defaults, Settings
 from rvstate.model.stage import Pipeline, Resources, Stage, pipeline
+from rvstate.request import Request
+from rvstate.workflows.pipeline.stagejobs import one_type
 
 
 def read(name: str) -> str | None:
@@ -192,3 +195,17 @@ def test_both_files_of_a_project_may_declare_stages(tmp_path: Path) -> None:
     (tmp_path / "rvstate.toml").write_text("stages = 3\n")
     with pytest.raises(ConfigError, match=r"stages in .* is not a table"):
         config.load(project=tmp_path)
+
+
+def test_a_stage_gets_the_only_type_of_gpu_that_serves() -> None:
+    """Where several would, they are named: no job can follow several of which one runs."""
+    uva, settings = config.load_site("uva"), Settings(defaults=Defaults(time="2:00:00"))
+    said = ("Stage train leaves", "stages.train.resources")
+    with pytest.raises(ConfigError, match="Stage train leaves open which type") as error:
+        one_type(Request(gpus=1), settings, uva, *said)
+    assert "gpu_type in stages.train.resources" in error.value.remedy
+    assert "a6000, a40" in error.value.remedy
+    found = one_type(Request(gpus=1, partition="gpu-a40"), settings, uva, *said)
+    assert found == Request(gpus=1, partition="gpu-a40", gpu_type="a40")
+    for asked in (Request(), Request(gpus=1, gpu_type="a100"), Request(mig=True)):
+        assert one_type(asked, settings, uva, *said) == asked

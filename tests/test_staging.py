@@ -127,6 +127,28 @@ def test_a_stage_that_ran_alone_makes_those_run_that_only_follow_it() -> None:
     assert ran(decide(Known({**MADE.records, "make": newer}, DIGESTS))) == []
 
 
+def test_only_what_others_make_now_can_make_it_run() -> None:
+    """Then its job looks whether that came out as it was; not where there is any other reason."""
+    changed = replace(MADE, digests={**DIGESTS, "raw": "9"})
+    found = decide(changed)
+    # `tell` reads nothing of `use`, so there is nothing that it could compare
+    assert [(name, v.unless_same) for name, v in found.items()] == [
+        ("make", False),
+        ("use", True),
+        ("tell", False),
+    ]
+    keys = {**KEYS, "use": tuple((k, "new" if k == "code" else v) for k, v in KEY)}
+    assert not decide(changed, keys=keys)["use"].unless_same
+    assert not decide(changed, forced={"use": "--force was given"})["use"].unless_same
+    assert not decide(changed, reads={**READS, "use": ("data/a", "raw")})["use"].unless_same
+    begun = replace(changed, records={**MADE.records, "use": None})
+    assert not decide(begun)["use"].unless_same
+    # a stage that it only follows, and that has run since
+    both = pipeline("both", (MAKE, replace(USE, after=("tell",)), replace(TELL, after=())))
+    found = {v.stage: v for v in staging.decide(both, both.names, KEYS, READS, changed, {})}
+    assert (found["use"].runs, found["use"].unless_same) == (True, False)
+
+
 def test_other_declarations_of_files_count() -> None:
     """A stage that declares one file more has not made it."""
     assert decide(MADE, reads={**READS, "use": ("data/a", "raw")})["use"].runs
@@ -270,6 +292,19 @@ def test_an_input_that_nobody_makes_is_refused() -> None:
     assert error.value.remedy == "Run stage make too, which makes it."
     there = Known({}, {"raw": "1", "data/a": None, "data/b": None})
     staging.check_inputs(LINE, tuple(decide(there).values()), READS, there, "/data")
+
+
+def test_what_a_failed_stage_has_left_is_read_by_none() -> None:
+    """Half of a file looks like a file; but who copied one there knows what it is."""
+    begun = replace(MADE, records={**MADE.records, "make": None})
+    verdicts = tuple(decide(begun, chosen=("use",), forced={"use": "--force"}).values())
+    with pytest.raises(RefusedError, match="make has not succeeded since it last began") as error:
+        staging.check_inputs(LINE, verdicts, READS, begun, "/data")
+    assert "Run stage make too" in error.value.remedy
+    staging.check_inputs(LINE, tuple(decide(begun).values()), READS, begun, "/data")
+    copied = Known({}, DIGESTS)
+    verdicts = tuple(decide(copied, chosen=("use",)).values())
+    staging.check_inputs(LINE, verdicts, READS, copied, "/data")
 
 
 def answer(**sections: str) -> Answer:

@@ -243,6 +243,10 @@ def stop(
     active = tuple(record for record in chosen if not record.is_over)
     if not as_json:
         view.show_pipeline(newest)
+    # on Ray several stages are one job
+    whole = {s.name for s in newest.stages if s.record in active}
+    if stages and active and not whole <= {*stages}:
+        click.echo(f"rvstate: {', '.join(sorted(whole))} are one job and end together.", err=True)
     if active and not yes:
         if not may_ask():
             raise ConfigError("There is nobody to ask whether to end them.", "Add -y.")
@@ -303,6 +307,8 @@ def _submit(account: Session, asked: Wanted, command: str, *, wait: bool, as_jso
 def _finish(account: Session, sent: Sent, command: str, *, wait: bool, as_json: bool) -> int:
     from rvstate.views import pipeline as view
 
+    # of layers that were built, too; on standard error they are in the way of no document
+    _notices(sent.notices)
     if not as_json:
         view.show_sent(sent)
     if not wait or not sent.ready.runs:

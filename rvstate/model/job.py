@@ -109,6 +109,7 @@ class StageStep:
         outputs: What it makes.
         folders: Those of them that are directories, which are there before it begins.
         variables: Its own variables, which go over the user's.
+        unless_same: Whether its job ends at once where what it reads came out as it was.
     """
 
     name: str
@@ -120,6 +121,7 @@ class StageStep:
     outputs: tuple[str, ...] = ()
     variables: tuple[tuple[str, str], ...] = ()
     folders: tuple[str, ...] = ()
+    unless_same: bool = False
 
 
 @dataclass(frozen=True, slots=True)

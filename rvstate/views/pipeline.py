@@ -60,8 +60,6 @@ def show_scripts(ready: Ready) -> None:
 
 def show_sent(sent: Sent) -> None:
     """What was submitted."""
-    for notice in sent.notices:
-        click.echo(f"rvstate: {notice}", err=True)
     if not sent.ready.runs:
         click.echo("Nothing to do: every stage is as it was made.")
         return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -174,3 +175,42 @@ def test_all_are_submitted_or_none(desk: Desk) -> None:
     # it was an answer, so nothing is left to be taken up
     done = desk.laptop.run("pipeline", "run", "--resume", cwd=app, status=64)
     assert "was answered" in done.stderr
+
+
+WIDE = """import os
+rank, node = os.environ["RANK"], os.uname().nodename
+print(rank, os.environ["WHAT"], os.environ["ELSE"], node, flush=True)
+if rank == "0":
+    open("wide.txt", "w").write(open("made.txt").read())
+"""
+
+
+def test_a_stage_of_several_nodes(desk: Desk) -> None:
+    """Its own variables win on each of them; where what it reads comes out the same, it ends."""
+    app = repository(
+        desk.root / "work/wide",
+        {
+            "make.py": "open('made.txt', 'w').write('one')\n",
+            "wide.py": WIDE,
+            "rvstate.toml": '[stages.make]\ncommand = "make.py"\noutputs = ["made.txt"]\n'
+            'code = ["make.py"]\n'
+            '[stages.wide]\ncommand = "wide.py"\ninputs = ["made.txt"]\noutputs = ["wide.txt"]\n'
+            'code = ["wide.py"]\nresources = { nodes = 2 }\n'
+            'runtime_env = { env_vars = { WHAT = "the stage\'s" } }\n',
+        },
+    )
+    for name in ("WHAT", "ELSE"):
+        desk.laptop.run("env", "set", name, "user's")
+    found = desk.run(app, "run", "--wait")
+    assert states(found) == {"make": "COMPLETED", "wide": "COMPLETED"}
+    log = desk.laptop.run("pipeline", "logs", "wide", cwd=app).stdout
+    said = re.findall(r"(\d the stage's user's) (\S+)$", log, re.MULTILINE)
+    assert sorted(what for what, _ in said) == ["0 the stage's user's", "1 the stage's user's"]
+    assert len({node for _, node in said}) == 2
+    where = f"{found['data']}/wide.txt"
+    before = desk.sh(f"stat -c '%i %y' {where}")
+    (app / "make.py").write_text("open('made.txt', 'w').write('one')  # the same\n")
+    found = desk.run(app, "run", "--wait")
+    assert states(found) == {"make": "COMPLETED", "wide": "COMPLETED"}
+    assert desk.sh(f"stat -c '%i %y' {where}") == before
+    assert {s["action"] for s in desk.run(app, "plan")["stages"]} == {"skip"}

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.runkit import Laptop, repository, write
+from tests import envkit
+from tests.runkit import Laptop, repository, until, write
+from tests.webhook import SECRET, Address
 
 TOML = """[stages.make]
 command = "make.py"
@@ -47,8 +53,8 @@ FILES = {
 class App:
     """A project with three stages, and the account that it runs in."""
 
-    def __init__(self, root: Path) -> None:
-        self.laptop = Laptop(root / "laptop")
+    def __init__(self, root: Path, config: str = "") -> None:
+        self.laptop = Laptop(root / "laptop", config)
         self.root = repository(root / "work/app", FILES)
         scratch = self.laptop.home / "local/scratch"
         self.data = scratch / "rv-workspaces/app/main/data"
@@ -127,6 +133,128 @@ def test_content_decides_what_runs_again(app: App) -> None:
     assert [s["action"] for s in rerun["stages"]] == ["skip", "run", "run"]
 
 
+def test_what_comes_out_the_same_spares_what_reads_it(app: App) -> None:
+    """The job behind it ends at once; what follows that without a file of it runs all the same."""
+    app.run("run", "--wait")
+    before = (app.data / "used.txt").stat()
+    told = (app.data / "tell/all.txt").stat().st_mtime_ns
+    write(app.root, {"make.py": FILES["make.py"] + "# another comment\n"})
+    found = app.run("run", "--wait")
+    assert [s["action"] for s in found["stages"]] == ["run"] * 3
+    assert states(found) == dict.fromkeys(("make", "use", "tell"), "COMPLETED")
+    after = (app.data / "used.txt").stat()
+    assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+    assert (app.data / "tell/all.txt").stat().st_mtime_ns > told
+    log = app.laptop.run("pipeline", "logs", "use", cwd=app.root).stderr
+    assert "what stage use reads came out as it was" in log
+    assert runs(app.plan()) == []
+    # whoever asks for it gets it
+    app.run("rerun", "--from", "make", "--wait")
+    assert (app.data / "used.txt").stat().st_mtime_ns > before.st_mtime_ns
+
+
+def test_each_stage_is_told_of(tmp_path: Path) -> None:
+    """Its start and its end, and that it was cancelled for another one's failure."""
+    address = Address()
+    words = f'[notifications]\nenabled = true\nurl = "{address.url}"\ntoken = "{SECRET}"\n'
+    app = App(tmp_path, words)
+    write(app.root, {"use.py": "raise SystemExit(3)\n"})
+    found = app.run("run", "--wait", status=1)
+    wanted = {
+        found["stages"][0]["run_id"]: ["STARTED", "COMPLETED"],
+        found["stages"][1]["run_id"]: ["STARTED", "FAILED"],
+        found["stages"][2]["run_id"]: ["CANCELLED"],
+    }
+    try:
+        until(
+            lambda: {run: address.names(run) for run in wanted} == wanted,
+            30,
+            lambda: address.names(),
+        )
+    finally:
+        address.close()
+
+
+def test_stages_run_in_an_environment_that_is_there(app: App) -> None:
+    """One by a path, which is only activated; packages of a stage's own are refused, with why."""
+    there = app.root.parent / "there"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(there)], check=True)
+    table = f'[environment]\npath = "{there}"\n'
+    write(app.root, {"rvstate.toml": table + TOML, "tell.py": ""})
+    write(app.root, {"make.py": "import sys\nprint(sys.prefix)\n" + FILES["make.py"]})
+    found = app.run("run", "--wait")
+    assert states(found) == dict.fromkeys(("make", "use", "tell"), "COMPLETED")
+    assert app.laptop.run("pipeline", "logs", "make", cwd=app.root).stdout == f"{there}\n"
+    assert runs(app.plan()) == []
+    done = app.laptop.run("pipeline", "run", "--stage-env", "use:uv=six", cwd=app.root, status=64)
+    assert "no environment that rvstate builds to add them to" in done.stderr
+
+
+SLOW = {
+    "pyproject.toml": '[project]\nname = "slow"\nversion = "1.0"\n'
+    '[build-system]\nrequires = []\nbuild-backend = "slowly"\nbackend-path = ["."]\n',
+    "slowly.py": "import pathlib, time\npathlib.Path({!r}).touch()\ntime.sleep(300)\n",
+}
+
+
+@pytest.mark.parametrize("what", ["the base", "a layer"])
+def test_ctrl_c_ends_a_build_and_leaves_nothing(tmp_path: Path, what: str) -> None:
+    """At a terminal it reaches every program that we have started here."""
+    begun = tmp_path / "begun"
+    files = {name: text.format(str(begun)) for name, text in SLOW.items()}
+    envkit.sdist(tmp_path / "index", "slow", files)
+    envkit.wheel(tmp_path / "index", "tiny", "1.0")
+    base, added = ("slow", "tiny") if what == "the base" else ("tiny", "slow")
+    app = repository(
+        tmp_path / "work/app",
+        {
+            "requirements.txt": f"--no-index\n--find-links {tmp_path}/index\n{base}\n",
+            "rvstate.toml": f'[stages.a]\ncommand = "true"\nruntime_env = {{ uv = ["{added}"] }}\n',
+        },
+    )
+    laptop = Laptop(tmp_path / "laptop")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "rvstate", "pipeline", "run"],
+        cwd=app,
+        env=laptop.env,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    until(begun.exists, 60, process.poll)
+    os.killpg(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert "Traceback" not in errors
+    place = laptop.home / "local/scratch/.rv/envs/app/.generations/main"
+    left = {path.name for path in place.iterdir()}
+    if what == "a layer":
+        (generation,) = (path.name for path in place.iterdir() if len(path.name) == 20)
+        left -= {generation, f".{generation}.kept"}
+    assert left == set()
+    running = subprocess.run(["ps", "-A", "-o", "args="], capture_output=True, text=True).stdout
+    assert str(tmp_path) not in running
+
+
+def test_what_is_read_is_not_made_anew_meanwhile(app: App) -> None:
+    """A stage that runs keeps its inputs; and what a failed one has left is read by none."""
+    app.run("run", "--wait")
+    write(app.root, {"use.py": "import time\ntime.sleep(600)\n"})
+    app.run("run", "--stage", "use")
+    refused = app.laptop.run(
+        "pipeline", "run", "--stage", "make", "--force", cwd=app.root, status=3
+    )
+    assert "Stage use waits or runs already, as job" in refused.stderr
+    app.laptop.run("pipeline", "stop", "-y", cwd=app.root)
+    write(app.root, {"make.py": "open('data/made.json', 'w').write('1')\nraise SystemExit(3)\n"})
+    app.run("run", "--stage", "make", "--wait", status=1)
+    assert (app.data / "data/made.json").read_text() == "1"
+    refused = app.laptop.run("pipeline", "run", "--stage", "use", cwd=app.root, status=3)
+    assert "make has not succeeded since it last began" in refused.stderr
+
+
 def test_a_stage_that_fails_cancels_what_needs_it(app: App) -> None:
     """And says so; it is not done, and what was done before it is."""
     write(app.root, {"use.py": "raise SystemExit(3)\n"})
@@ -188,6 +316,10 @@ def test_an_answer_that_never_came_is_looked_up(app: App) -> None:
     assert len(list(app.runs.iterdir())) == 3
     done = app.laptop.run("pipeline", "run", "--resume", cwd=app.root, status=64)
     assert "was answered" in done.stderr
+    # a run whose records are gone is not one that was skipped
+    shutil.rmtree(app.runs / found["stages"][0]["run_id"])
+    (app.laptop.home / "runs" / f"{found['stages'][0]['run_id']}.json").unlink()
+    assert states(app.run("ps")) == {"make": "UNKNOWN", "use": "COMPLETED", "tell": "COMPLETED"}
 
 
 def test_what_is_wrong_is_said_before_anything_is_submitted(app: App) -> None:
@@ -212,8 +344,11 @@ def test_the_example_runs_as_it_stands(tmp_path: Path) -> None:
     files = {path.name: path.read_text() for path in example.iterdir() if path.is_file()}
     root = repository(tmp_path / "work/stages", files)
     laptop = Laptop(tmp_path / "laptop")
-    found = json.loads(laptop.run("pipeline", "run", "--wait", "--json", cwd=root).stdout)
+    done = laptop.run("pipeline", "run", "--wait", "--json", cwd=root)
+    found = json.loads(done.stdout)
     assert states(found) == dict.fromkeys(("featurise", "train", "evaluate"), "COMPLETED")
+    # what there is to know of the layers is in the way of no document, and told all the same
+    assert done.stderr.count("rvstate: a layer has") == 2
     report = json.loads((Path(found["data"]) / "report.json").read_text())
     assert report == {
         "accuracy": 1.0,
@@ -231,13 +366,10 @@ def test_the_example_runs_as_it_stands(tmp_path: Path) -> None:
     assert "Plan: 1 to run, 0 skipped, 2 not selected." in dry.stdout
     assert "stage evaluate:\n#!/bin/bash\n" in dry.stdout
     assert len(list((laptop.home / "local/scratch/.rv/runs").iterdir())) == 3
-    # a layer that is gone is never built from what the base was built from
-    layer = Path(found["stages"][0]["environment"])
-    layer.rename(layer.with_name("away"))
+    # a stage is its pipeline's to run
     again = laptop.run("rerun", found["stages"][0]["job_id"], cwd=root, status=3)
-    assert f"{layer} is gone" in again.stderr
+    assert "This run is stage featurise of a pipeline" in again.stderr
     assert "rvstate pipeline rerun --from featurise" in again.stderr
-    assert not layer.exists()
 
 
 CODE = """from rvstate.stages import Pipeline, Stage

@@ -24,7 +24,7 @@ rv_begin {rv} {run} p-make
 rv_variables {root}/user.env
 rv_directory {snapshot} '' ''
 . {lib}/stage.sh || exit 1
-rv_stage {data} make 'code 0f' 'command 1f'
+rv_stage {data} make 'code {code}' 'command 1f'
 rv_stage_env 'WHAT=the stage'\\''s'
 rv_after before
 rv_inputs raw.txt
@@ -32,7 +32,7 @@ rv_outputs made.txt 'many/of them'
 rv_folders 'many/of them'
 rv_links raw.txt made.txt many
 rv_enter
-rv_stage_begin {lib}
+rv_stage_begin {lib}{same}
 rv_run bash -c {command}
 """
 GOOD = "cat raw.txt >made.txt && echo 1 >'many/of them/1'"
@@ -50,6 +50,8 @@ class Place:
         (root / "data/raw.txt").write_text("raw\n")
         (root / "user.env").write_text("export WHAT=user\n")
         self.data = root / "data"
+        self.same = ""
+        self.code = "0f"
         self.stage = root / "data/.rvstate/stages/make"
 
     def argv(self, command: str) -> list[str]:
@@ -62,6 +64,8 @@ class Place:
                 run=self.root / "rv/runs" / RUN,
                 snapshot=self.root / "snapshot",
                 data=self.data,
+                same=self.same,
+                code=self.code,
                 command=quote(command),
             )
         )
@@ -191,6 +195,107 @@ def test_a_file_in_the_place_of_a_link_is_the_output(place: Place) -> None:
     record = place.record()
     assert record is not None
     assert record.outputs["made.txt"] == digest("new\n")
+
+
+def test_a_directory_in_the_place_of_a_link_is_the_output(place: Place) -> None:
+    """Who makes it anew means all of it: nothing of an earlier run is left among what is in it."""
+    assert place.job(GOOD).returncode == 0
+    anew = (
+        "rm -r many && mkdir -p 'many/of them' && echo 2 >'many/of them/2' && cat raw.txt >made.txt"
+    )
+    done = place.job(anew)
+    assert done.returncode == 0, done.stderr
+    assert [p.name for p in (place.data / "many/of them").iterdir()] == ["2"]
+    assert (place.root / "snapshot/many/of them").is_symlink()
+    known = staging.read(place.look())
+    record = known.records["make"]
+    assert record is not None
+    assert record.outputs["many/of them"] == known.digests["many/of them"]
+    assert sorted(p.name for p in place.stage.iterdir()) == [
+        *("former", "marks", "record", "run", "table")
+    ]
+
+
+@pytest.mark.parametrize("after", ["exit 3", "kill -9 $PPID; sleep 5"])
+def test_what_a_failed_run_has_left_is_no_output(place: Place, after: str) -> None:
+    """A command that finds it there and does nothing has not made it; one that writes it has."""
+    lazy = "[ -e made.txt ] || cat raw.txt >made.txt; echo 1 >'many/of them/1'"
+    assert place.job(f"printf ra >made.txt; {after}").returncode != 0
+    done = place.job(lazy)
+    assert done.returncode == 1
+    assert "stage make has not written made.txt: it was there before" in done.stderr
+    assert f"→ Remove {place.data}/made.txt, or have the command write it anew." in done.stderr
+    assert place.record() is None
+    # asked again it is the same, and what was left is still there to be looked at
+    assert place.job(lazy).returncode == 1
+    assert (place.data / "made.txt").read_text() == "ra"
+    (place.data / "made.txt").unlink()
+    assert place.job(lazy).returncode == 0
+    assert (place.data / "made.txt").read_text() == "raw\n"
+
+
+def test_what_the_last_success_made_still_counts(place: Place) -> None:
+    """Whatever has begun since, as long as it holds the same bytes; and the log says so."""
+    assert place.job(GOOD).returncode == 0
+    assert place.job("exit 3").returncode == 3
+    assert place.record() is None
+    done = place.job("true")
+    assert done.returncode == 0, done.stderr
+    assert (
+        "has not written made.txt, which is as it was when the stage last succeeded" in done.stderr
+    )
+    assert place.record() is not None
+    assert place.job("echo other >made.txt; exit 3").returncode == 3
+    assert place.job("true").returncode == 1
+
+
+def test_an_empty_directory_is_no_output(place: Place) -> None:
+    """It is there because rvstate made it."""
+    done = place.job("cat raw.txt >made.txt")
+    assert done.returncode == 1
+    assert "stage make has written nothing to many/of them" in done.stderr
+    assert place.record() is None
+
+
+def test_a_stage_ends_at_once_where_what_it_reads_came_out_the_same(place: Place) -> None:
+    """Only if it succeeded with that, and what it made is as it was; its record stays."""
+    ran = place.root / "ran"
+    again = f"touch {ran}; {GOOD}"
+    place.same = " unless-same"
+    # it never succeeded
+    assert place.job(again).returncode == 0
+    assert ran.exists()
+    ran.unlink()
+    record = place.record()
+    done = place.job(again)
+    assert (done.returncode, ran.exists()) == (0, False), done.stderr
+    assert f"what it made in run {RUN} holds, and nothing was run" in done.stderr
+    assert (place.root / "rv/runs" / RUN / "exit").read_text().split()[0] == "0"
+    assert place.record() == record
+    changes = {
+        "input": lambda: (place.data / "raw.txt").write_text("new\n"),
+        "output": lambda: (place.data / "made.txt").write_text("by hand\n"),
+        "gone": lambda: (place.data / "many/of them/1").unlink(),
+        "code": lambda: setattr(place, "code", "9f"),
+        "cut": lambda: (place.stage / "record").write_text(
+            (place.stage / "record").read_text().removesuffix("//\n")
+        ),
+        "whenever": lambda: setattr(place, "same", ""),
+    }
+    for what, change in changes.items():
+        change()
+        assert place.job(again).returncode == 0
+        assert ran.exists(), what
+        ran.unlink()
+
+
+def test_a_stage_that_must_run_is_not_done_from_its_beginning(place: Place) -> None:
+    """Also where it could have ended at once: its record goes before its command begins."""
+    place.same = " unless-same"
+    assert place.job(GOOD).returncode == 0
+    (place.data / "raw.txt").write_text("new\n")
+    assert place.job(f"test ! -e {place.stage}/record && exit 3").returncode == 3
+    assert place.record() is None
 
 
 def test_code_is_never_hidden_by_a_link(place: Place) -> None:

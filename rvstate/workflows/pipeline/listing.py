@@ -16,8 +16,8 @@ from rvstate.workflows.jobs.live import UNKNOWN_END
 from rvstate.workflows.pace import Pace
 from rvstate.workflows.session import Session
 
-# Runs that are looked through: a pipeline has one for each stage.
-_RECENT = 200
+# Runs that are looked through: a pipeline has one for each stage, of which 255 can be.
+_RECENT = 300
 _POLL = 0.5  # seconds between two looks at the clock
 
 
@@ -27,18 +27,22 @@ class StageState:
 
     Args:
         name: The stage.
-        record: Its run; None where it did not run.
+        record: Its run; None where it did not run, or nothing is known of that any more.
         reason: Why it runs or does not, as it was planned.
+        submitted: Whether it was to run.
     """
 
     name: str
     record: RunRecord | None
     reason: str
+    submitted: bool
 
     @property
     def word(self) -> str:
         """Its state, for people: that of its job, or that it was skipped."""
-        return self.record.state.value if self.record is not None else "SKIPPED"
+        if self.record is not None:
+            return self.record.state.value
+        return JobState.UNKNOWN.value if self.submitted else "SKIPPED"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +71,11 @@ class Listed:
     @property
     def succeeded(self) -> bool:
         """Whether every stage that ran did."""
-        return all(record.state is JobState.COMPLETED for record in self.records)
+        return all(
+            stage.record is not None and stage.record.state is JobState.COMPLETED
+            for stage in self.stages
+            if stage.submitted
+        )
 
 
 def pipelines(session: Session, here: Path | None = None) -> tuple[Listed, ...]:
@@ -99,7 +107,7 @@ def _listed(records: list[RunRecord]) -> Listed:
     part = records[0].part
     assert part is not None
     by_run = {record.run_id: record for record in records}
-    stages = (StageState(name, by_run.get(run), why) for name, run, why in part.plan)
+    stages = (StageState(name, by_run.get(run), why, bool(run)) for name, run, why in part.plan)
     return Listed(part, tuple(stages))
 
 

@@ -171,7 +171,7 @@ def prepare_pipeline(session: Session, asked: Wanted, tell: Callable[[str], None
     if asked.only:
         # what was decided then is what is taken up
         verdicts = tuple(
-            replace(v, action="run", reason="it was to run") if v.stage in asked.only else v
+            Verdict(v.stage, "run", "it was to run") if v.stage in asked.only else v
             for v in verdicts
         )
     else:
@@ -241,9 +241,12 @@ def _forced(pipeline: Pipeline, asked: Wanted, chosen: tuple[str, ...]) -> dict[
 
 
 def _check_active(pipeline: Pipeline, verdicts: tuple[Verdict, ...], known: Known) -> None:
-    """Refuse to run a stage while it, or one that it follows, waits or runs already."""
+    """Refuse to run a stage while it, or one before or behind it, waits or runs already."""
     runs = [pipeline.stage(v.stage) for v in verdicts if v.runs]
     concerned = {name for stage in runs for name in (stage.name, *pipeline.needs(stage))}
+    names = {stage.name for stage in runs}
+    # what it reads would change under it
+    concerned |= {s.name for s in pipeline.stages if names & {*pipeline.needs(s)}}
     for stage, _, job in known.active:
         if stage in concerned:
             raise RefusedError(

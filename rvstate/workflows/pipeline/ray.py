@@ -66,7 +66,7 @@ def ray_run(
         ConfigError: What a stage asks for cannot be had so.
         RefusedError: The environment is one that Ray cannot add to.
     """
-    from rvstate.workflows.pipeline.stagejobs import prepared, stage_request
+    from rvstate.workflows.pipeline.stagejobs import one_type, prepared, stage_request
 
     session = looked.session
     settings, site = session.config.settings, session.config.site
@@ -79,6 +79,7 @@ def ray_run(
     where = "[pipeline] resources"
     asked: Resources = schema.build(Resources, dict(settings.pipeline.resources), where)
     wanted = stage_request(session, Stage("", resources=asked))
+    wanted = one_type(wanted, settings, site, f"{where} leaves", where)
     order = Order(
         words=("ray", *steps),
         request=wanted,
@@ -86,10 +87,6 @@ def ray_run(
         keep=(),
         directory=Path(looked.project.root),
     )
-    if request.leaves_choice(wanted, settings, site):
-        raise ConfigError(
-            f"{where} leaves open which type of GPU the job gets.", "Name one there: gpu_type."
-        )
     asked_for = request.options(wanted, settings, site)
     nodes = asked_for.nodes or 1
     spec = job_spec(

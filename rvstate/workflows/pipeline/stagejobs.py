@@ -16,6 +16,8 @@ from rvstate.model.observed import ObservedState
 from rvstate.model.plan import Plan
 from rvstate.model.project import Project, Scan, Tree, TreeChange
 from rvstate.model.runtime_env import RuntimeEnv
+from rvstate.model.settings import Settings
+from rvstate.model.site import Site
 from rvstate.model.stage import Pipeline, Stage
 from rvstate.paths import RemotePath
 from rvstate.request import Request, raw_option, with_preset
@@ -138,6 +140,7 @@ def stage_runs(
     plan = tuple((v.stage, ids.get(v.stage, ""), v.reason) for v in verdicts)
     found = []
     steps = {}
+    decided = {verdict.stage: verdict for verdict in verdicts}
     for stage in pipeline.stages:
         if stage.name not in ids:
             continue
@@ -151,6 +154,7 @@ def stage_runs(
             outputs=stage.outputs,
             folders=stage.folders,
             variables=stage.runtime_env.env_vars if stage.runtime_env is not None else (),
+            unless_same=decided[stage.name].unless_same and not looked.ray,
         )
         steps[stage.name] = step
         if looked.ray:
@@ -187,11 +191,16 @@ def _run(
         keep=(),
         directory=Path(project.root),
     )
-    if request.leaves_choice(order.request, settings, site):
-        raise ConfigError(
-            f"Stage {stage.name} leaves open which type of GPU it gets.",
-            f"Name one in stages.{stage.name}.resources.gpu_type.",
-        )
+    order = replace(
+        order,
+        request=one_type(
+            order.request,
+            settings,
+            site,
+            f"Stage {stage.name} leaves",
+            f"stages.{stage.name}.resources",
+        ),
+    )
     asked_for = request.options(order.request, settings, site)
     launch = launching(order, project, request.shape_of(order.request, asked_for), site)
     check_script(order, project, tree)
@@ -271,6 +280,37 @@ def prepared(
         order=order,
         notices=notices,
         part=part,
+    )
+
+
+def one_type(wanted: Request, settings: Settings, site: Site, what: str, where: str) -> Request:
+    """The request with the only type of GPU that serves it.
+
+    A run may stand in the queue for several types, and is then several jobs of which one runs; no
+    other job can follow those.
+
+    Args:
+        wanted: What is asked for.
+        settings: What the user has set.
+        site: What there is.
+        what: Who asks, for messages: `Stage train leaves`.
+        where: The table in which a type would be named.
+
+    Raises:
+        ConfigError: Several types would do.
+        RefusedError: None would.
+    """
+    if not request.leaves_choice(wanted, settings, site):
+        return wanted
+    from rvstate import allocator
+
+    found = allocator.choices(wanted, settings, site).found
+    if len(found) == 1:
+        return replace(wanted, gpu_type=found[0].kind)
+    raise ConfigError(
+        f"{what} open which type of GPU it gets.",
+        f"Write gpu_type in {where}, or in [defaults] for all: "
+        f"{', '.join(choice.kind for choice in found)}.",
     )
 
 

@@ -169,6 +169,7 @@ def repeated(
         RefusedError: Something on the account is in the way.
     """
     then, environment = spec_in(found), environment_in(found)
+    _check_alone(then)
     order = ordered(found, Path(str(found.get("root"))))
     if order.after:
         from rvstate.workflows.run.after import after
@@ -310,7 +311,7 @@ def _check_recipe(then: JobSpec, environment: EnvironmentSpec | None) -> None:
     """Refuse to build an environment from the recipe of another one.
 
     Raises:
-        RefusedError: It was a stage's layer, or not built from what the project declared then.
+        RefusedError: It was not built from what the project declared then.
     """
     if then.environment is None or (
         environment is not None and environment.digest == then.environment.name
@@ -319,10 +320,24 @@ def _check_recipe(then: JobSpec, environment: EnvironmentSpec | None) -> None:
     raise RefusedError(
         f"The environment {then.environment} is gone, and the run's receipt does not say how to "
         "build it.",
-        f"`rvstate pipeline rerun --from {then.stage.name}` builds it, and runs the stage."
-        if then.stage is not None
-        else "Type the command again.",
+        "Type the command again.",
     )
+
+
+def _check_alone(then: JobSpec) -> None:
+    """Refuse a stage: beside its pipeline it would write the same files.
+
+    Raises:
+        RefusedError: It is one.
+    """
+    steps = then.ray.stages if then.ray is not None else (then.stage,)
+    if steps[0] is not None:
+        raise RefusedError(
+            f"This run is stage {steps[0].name} of a pipeline, which alone knows what else of it "
+            "waits or runs.",
+            f"`rvstate pipeline rerun --from {steps[0].name}` runs it and what follows it, as the "
+            "code is now.",
+        )
 
 
 def _package(project: Project, then: JobSpec) -> tuple[tuple[str, str], ...]:

@@ -26,7 +26,7 @@ from pyinfra.api.state import BaseStateCallback  # noqa: E402
 from rvstate.errors import RvstateError  # noqa: E402
 from rvstate.infra.connector import ERROR, OURS  # noqa: E402
 from rvstate.script import Answer, read_any  # noqa: E402
-from rvstate.transport import Transport  # noqa: E402
+from rvstate.transport import Local, Transport  # noqa: E402
 
 # Ctrl-C is told in our own words.
 Hub.NOT_ERROR = (*Hub.NOT_ERROR, KeyboardInterrupt)
@@ -158,8 +158,9 @@ def _run_all(
     state = State(inventory, Config())
     state.add_callback_handler(_Progress(tell, ctrl_c))
     hosts = [inventory.get_host(name) for name in names]
-    for host, work in zip(hosts, works, strict=True):
-        host.connector_data[OURS] = work.transport
+    ways = [_way(work.transport) for work in works]
+    for host, way in zip(hosts, ways, strict=True):
+        host.connector_data[OURS] = way
     connect_all(state)
     metas = [
         [
@@ -180,10 +181,18 @@ def _run_all(
         raise
     finally:
         disconnect_all(state)
+    for work, way in zip(works, ways, strict=True):
+        if way is not work.transport:
+            work.transport.commands += way.commands
     return tuple(
         tuple(_report(meta, host.connector_data.get(ERROR)) for meta in done)
         for host, done in zip(hosts, metas, strict=True)
     )
+
+
+def _way(transport: Transport) -> Transport:
+    # as with pyinfra's own connector: jobs of this machine have their user's home and PATH
+    return transport.as_it_is() if isinstance(transport, Local) else transport
 
 
 def _host_name(number: int, transport: Transport) -> str:

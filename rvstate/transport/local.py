@@ -24,6 +24,8 @@ class Local:
     name: str = LOCAL
     commands: int = 0
     heard: Callable[[str], None] | None = None
+    inherits: bool = False
+    """Whether commands have our own surroundings, whatever `home` is."""
 
     def execute(self, command: str, data: bytes | Input = b"") -> Completed:
         """Run one command line with `sh -c`."""
@@ -75,8 +77,14 @@ class Local:
         """Run a script to its end."""
         return self.finish(script, self.begin(script))
 
+    def as_it_is(self) -> Local:
+        """The same, with our own surroundings for its commands, and with a count of its own."""
+        return Local(self.home, self.name, heard=self.heard, inherits=True)
+
     def _env(self) -> dict[str, str]:
         env = dict(os.environ)
+        if self.inherits:
+            return env
         # our own Python and uv are found first: the embedded default needs nothing installed
         env["PATH"] = os.pathsep.join((str(Path(sys.executable).parent), env.get("PATH", "")))
         if self.home is not None:

@@ -27,7 +27,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, TypedDict
+from typing import Any, ClassVar, Literal, TypedDict
 
 __all__ = ["Composite", "Pipeline", "Resources", "Stage"]
 
@@ -52,6 +52,7 @@ class Resources(TypedDict, total=False):
     exclusive: bool
     exclude: str
     preset: str
+    start: Literal["once", "node", "rank"]
     sbatch: Sequence[str]
 
 

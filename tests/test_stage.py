@@ -200,12 +200,11 @@ def test_both_files_of_a_project_may_declare_stages(tmp_path: Path) -> None:
 def test_a_stage_gets_the_only_type_of_gpu_that_serves() -> None:
     """Where several would, they are named: no job can follow several of which one runs."""
     uva, settings = config.load_site("uva"), Settings(defaults=Defaults(time="2:00:00"))
-    said = ("Stage train leaves", "stages.train.resources")
-    with pytest.raises(ConfigError, match="Stage train leaves open which type") as error:
-        one_type(Request(gpus=1), settings, uva, *said)
-    assert "gpu_type in stages.train.resources" in error.value.remedy
+    with pytest.raises(ConfigError, match="left open which type") as error:
+        one_type(Request(gpus=1), settings, uva)
+    assert "gpu_type in its resources" in error.value.remedy
     assert "a6000, a40" in error.value.remedy
-    found = one_type(Request(gpus=1, partition="gpu-a40"), settings, uva, *said)
+    found = one_type(Request(gpus=1, partition="gpu-a40"), settings, uva)
     assert found == Request(gpus=1, partition="gpu-a40", gpu_type="a40")
     for asked in (Request(), Request(gpus=1, gpu_type="a100"), Request(mig=True)):
-        assert one_type(asked, settings, uva, *said) == asked
+        assert one_type(asked, settings, uva) == asked

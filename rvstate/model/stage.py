@@ -43,6 +43,7 @@ class Resources:
     exclusive: bool | None = None
     exclude: str | None = None
     preset: str | None = None
+    start: Literal["once", "node", "rank"] | None = None
     sbatch: tuple[str, ...] = ()
 
 

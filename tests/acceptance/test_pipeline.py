@@ -178,7 +178,7 @@ def test_all_are_submitted_or_none(desk: Desk) -> None:
 
 
 WIDE = """import os
-rank, node = os.environ["RANK"], os.uname().nodename
+rank, node = os.environ["SLURM_NODEID"], os.uname().nodename
 print(rank, os.environ["WHAT"], os.environ["ELSE"], node, flush=True)
 if rank == "0":
     open("wide.txt", "w").write(open("made.txt").read())
@@ -194,13 +194,19 @@ def test_a_stage_of_several_nodes(desk: Desk) -> None:
             "wide.py": WIDE,
             "rvstate.toml": '[stages.make]\ncommand = "make.py"\noutputs = ["made.txt"]\n'
             'code = ["make.py"]\n'
-            '[stages.wide]\ncommand = "wide.py"\ninputs = ["made.txt"]\noutputs = ["wide.txt"]\n'
+            '[stages.wide]\ncommand = "python wide.py && true"\ninputs = ["made.txt"]\n'
+            'outputs = ["wide.txt"]\n'
             'code = ["wide.py"]\nresources = { nodes = 2 }\n'
             'runtime_env = { env_vars = { WHAT = "the stage\'s" } }\n',
         },
     )
     for name in ("WHAT", "ELSE"):
         desk.laptop.run("env", "set", name, "user's")
+    done = desk.laptop.run("pipeline", "run", cwd=app, status=3)
+    assert "Stage wide: wide.py does not look at its rank" in done.stderr
+    assert "write it in stages.wide.resources." in done.stderr
+    toml = (app / "rvstate.toml").read_text()
+    (app / "rvstate.toml").write_text(toml.replace("nodes = 2", 'nodes = 2, start = "node"'))
     found = desk.run(app, "run", "--wait")
     assert states(found) == {"make": "COMPLETED", "wide": "COMPLETED"}
     log = desk.laptop.run("pipeline", "logs", "wide", cwd=app).stdout

@@ -78,8 +78,10 @@ def ray_run(
         )
     where = "[pipeline] resources"
     asked: Resources = schema.build(Resources, dict(settings.pipeline.resources), where)
+    if asked.start is not None:
+        raise ConfigError(f"{where} has start, and Ray starts the stages.", "Leave it out.")
     wanted = stage_request(session, Stage("", resources=asked))
-    wanted = one_type(wanted, settings, site, f"{where} leaves", where)
+    wanted = one_type(wanted, settings, site)
     order = Order(
         words=("ray", *steps),
         request=wanted,

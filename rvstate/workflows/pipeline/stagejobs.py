@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rvstate import batchscript, command, git, request, staging
-from rvstate.errors import ConfigError
+from rvstate.errors import ConfigError, RefusedError
 from rvstate.model.environment.package import Package, package_files
 from rvstate.model.job import Dependency, JobSpec, Part, StageStep
 from rvstate.model.layout import Layout, Workspace
@@ -190,20 +190,18 @@ def _run(
         name=f"{part.name}-{stage.name}",
         keep=(),
         directory=Path(project.root),
+        start=stage.resources.start,
     )
-    order = replace(
-        order,
-        request=one_type(
-            order.request,
-            settings,
-            site,
-            f"Stage {stage.name} leaves",
-            f"stages.{stage.name}.resources",
-        ),
-    )
-    asked_for = request.options(order.request, settings, site)
-    launch = launching(order, project, request.shape_of(order.request, asked_for), site)
-    check_script(order, project, tree)
+    try:
+        order = replace(order, request=one_type(order.request, settings, site))
+        asked_for = request.options(order.request, settings, site)
+        launch = launching(order, project, request.shape_of(order.request, asked_for), site)
+        check_script(order, project, tree)
+    except (ConfigError, RefusedError) as error:
+        # the words are those of options; where a stage says the same, it stands in a table
+        where = f"Where that names an option, write it in stages.{stage.name}.resources."
+        remedy = f"{error.remedy} {where}" if " -" in f" {error.remedy}" else error.remedy
+        raise type(error)(f"Stage {stage.name}: {error.message}", remedy) from error
     base = looked.base
     spec = job_spec(
         session,
@@ -283,7 +281,7 @@ def prepared(
     )
 
 
-def one_type(wanted: Request, settings: Settings, site: Site, what: str, where: str) -> Request:
+def one_type(wanted: Request, settings: Settings, site: Site) -> Request:
     """The request with the only type of GPU that serves it.
 
     A run may stand in the queue for several types, and is then several jobs of which one runs; no
@@ -293,8 +291,6 @@ def one_type(wanted: Request, settings: Settings, site: Site, what: str, where: 
         wanted: What is asked for.
         settings: What the user has set.
         site: What there is.
-        what: Who asks, for messages: `Stage train leaves`.
-        where: The table in which a type would be named.
 
     Raises:
         ConfigError: Several types would do.
@@ -308,8 +304,8 @@ def one_type(wanted: Request, settings: Settings, site: Site, what: str, where: 
     if len(found) == 1:
         return replace(wanted, gpu_type=found[0].kind)
     raise ConfigError(
-        f"{what} open which type of GPU it gets.",
-        f"Write gpu_type in {where}, or in [defaults] for all: "
+        "It is left open which type of GPU the job gets.",
+        "Write gpu_type in its resources, or in [defaults] for all: "
         f"{', '.join(choice.kind for choice in found)}.",
     )
 

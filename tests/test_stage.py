@@ -197,6 +197,22 @@ def test_both_files_of_a_project_may_declare_stages(tmp_path: Path) -> None:
         config.load(project=tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("train.py --lr 'a b'", ("train.py", "--lr", "a b")),
+        ("cd sub", ("cd sub",)),
+        ("exit 3", ("exit 3",)),
+        (". ./setup.sh", (". ./setup.sh",)),
+        ("exitcode.py 3", ("exitcode.py", "3")),
+        ("./x.py", ("./x.py",)),
+    ],
+)
+def test_what_only_a_shell_knows_is_left_to_one(text: str, words: tuple[str, ...]) -> None:
+    """A word at the beginning that is no program."""
+    assert declared({"a": {"command": text}})[0].command == words
+
+
 def test_a_stage_gets_the_only_type_of_gpu_that_serves() -> None:
     """Where several would, they are named: no job can follow several of which one runs."""
     uva, settings = config.load_site("uva"), Settings(defaults=Defaults(time="2:00:00"))

@@ -21,8 +21,11 @@ if TYPE_CHECKING:
 # A stage's name is one of a job, a directory, and an end of `A..B`.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*(?:\.[A-Za-z0-9_-]+)*")
 _LONGEST = 60
-# What a shell would do something with.
+# What a shell would do something with: signs, and words at the beginning that only a shell knows.
 _SHELL = re.compile(r"[;&|<>$`(){}*?!~#\n\\]")
+_BEGINNING = re.compile(
+    r"\s*(?:\.|cd|command|eval|exec|exit|export|set|source|trap|ulimit|umask|unset)(?:\s|$)"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -313,7 +316,7 @@ def _words(command: str | tuple[str, ...], name: str, where: str) -> tuple[str, 
 
 def _split(text: str) -> tuple[str, ...]:
     """The words of one plain command; a line that needs a shell stays one word."""
-    if _SHELL.search(text):
+    if _SHELL.search(text) or _BEGINNING.match(text):
         return (text,)
     try:
         return tuple(shlex.split(text))

@@ -188,9 +188,9 @@ behind() {
 
 # A refusal is an answer: what was submitted for this pipeline just now does not run half of it.
 give_back() {
-    if [ -z "$submitted" ] || [ -f "$run/intent" ]; then return 0; fi
+    [ ! -f "$run/intent" ] || return 0
     for job in $submitted; do
         eval "$cancel $job" >&2
     done
-    rv_fail "the stages before it were ended again: $submitted"
+    rv_fail "that was stage $stage${submitted:+; the stages before it were ended again:$submitted}"
 }

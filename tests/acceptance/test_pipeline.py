@@ -170,7 +170,7 @@ def test_all_are_submitted_or_none(desk: Desk) -> None:
     )
     done = desk.laptop.run("pipeline", "run", cwd=app, status=1)
     assert "nonesuch" in done.stderr
-    assert "were ended again" in done.stderr
+    assert "that was stage b; the stages before it were ended again:" in done.stderr
     until(lambda: "refused-a" not in desk.cluster.exec("squeue", "--format=%j %T").stdout)
     # it was an answer, so nothing is left to be taken up
     done = desk.laptop.run("pipeline", "run", "--resume", cwd=app, status=64)

@@ -88,13 +88,19 @@ class Stage:
     laid: Sequence[Mapping[str, Any]] = ()
     """What was laid over `runtime_env` by `with_`, in order."""
 
+    def __new__(cls, *_: Any, **__: Any) -> Any:
+        """A class with an `__init__` of its own has its name all the same."""
+        made = super().__new__(cls)
+        made.name = cls.name or cls.__name__
+        return made
+
     def __init__(self, name: str = "", **changes: Any) -> None:
         """See the class."""
         for key, value in changes.items():
             if key not in _ARGUMENTS:
                 raise TypeError(f"{key} is no argument of a stage{_nearest(key, _ARGUMENTS)}")
             vars(self)[key] = value
-        self.name = name or type(self).name or type(self).__name__
+        self.name = name or self.name
 
     def setup(self) -> None:
         """Prepare a worker; called once on each, before its first batch."""

@@ -63,6 +63,28 @@ def described(stage: Stage) -> dict[str, Any]:
     return found
 
 
+class Adds(Stage):
+    """A stage whose author thought of no other `__init__`."""
+
+    def __init__(self, by: int) -> None:
+        self.by = by
+
+    def process(self, batch: list[Any]) -> list[Any]:
+        """Add."""
+        return [one + self.by for one in batch]
+
+
+def test_a_stage_with_an_init_of_its_own_has_its_name() -> None:
+    """That of its class, and what it was made with; a copy and a class below it, too."""
+
+    class More(Adds):
+        pass
+
+    assert [part.name for part in Pipeline("p", [Adds(1), More(2)]).parts()] == ["Adds", "More"]
+    changed = Adds(3).with_(name="three", num_workers=2)
+    assert (changed.name, changed.by, changed.num_workers) == ("three", 3, 2)
+
+
 def test_with_changes_a_copy_and_leaves_the_original_alone() -> None:
     """Neither the stage nor its class sees what is changed in the copy, however deep it is."""
     original = Declared("a")

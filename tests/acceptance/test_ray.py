@@ -112,7 +112,8 @@ def items(site: Any, name: str) -> list[dict[str, Any]]:
 
 def left_behind(site: Any) -> str:
     """Directories of Ray on the nodes, and its processes anywhere."""
-    look = "ls -d /tmp/rvray.*\nps -e -o args= | grep -e '[r]vray' -e '[r]ay/core/'\ntrue\n"
+    # no look is what another node's looks for
+    look = "ls -d /tmp/rv[r]ay.*\nps -e -o args= | grep -e '[r]vray' -e '[r]ay/core/'\ntrue\n"
     site.ssh("cat >look", stdin=look)
     return str(site.ssh("srun -Q -A mygroup -N 2 -n 2 --mem=10 bash look </dev/null").stdout)
 

@@ -332,6 +332,9 @@ def test_what_is_wrong_is_said_before_anything_is_submitted(app: App) -> None:
     assert "data/keep is sent" in done.stderr
     done = app.laptop.run("pipeline", "run", "--stage", "mak", cwd=app.root, status=64)
     assert "Did you mean make?" in done.stderr
+    twice = ("--stage-env", "use:none", "--stage-env", "use:uv=six")
+    done = app.laptop.run("pipeline", "plan", *twice, cwd=app.root, status=64)
+    assert "--stage-env names use twice" in done.stderr
     write(app.root, {"rvstate.toml": ""})
     done = app.laptop.run("pipeline", "run", cwd=app.root, status=64)
     assert "declares no stages" in done.stderr

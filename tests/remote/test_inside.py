@@ -62,6 +62,13 @@ def inside(place: Path, line: str, **env: str) -> subprocess.CompletedProcess[st
     )
 
 
+def test_the_variables_of_a_stage_win_for_who_enters(place: Path) -> None:
+    """Over the user's own, as in its job."""
+    (place / "lib/stage.sh").write_text(assets.job_scripts()["stage.sh"])
+    write(place, f". {place}/lib/stage.sh", "rv_stage_env 'SECRET=the stage'\\''s'")
+    assert inside(place, 'echo "$SECRET"').stdout == "the stage's\n"
+
+
 def test_it_is_as_in_the_job(place: Path) -> None:
     """Environment, variables, secrets and directory; input, output and exit code are its own."""
     done = inside(place, 'echo "$FROM_JOB $SECRET $VIRTUAL_ENV $RV_JOB_ID $PWD"; cat; exit 7')

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from rvstate.errors import ConfigError
 from rvstate.model.project import Project
-from rvstate.model.runtime_env import stage_env
+from rvstate.model.runtime_env import RuntimeEnv, stage_env
 from rvstate.model.stage import Pipeline, declared, pipeline
 from rvstate.paths import component
 from rvstate.workflows.session import Session
@@ -61,9 +61,12 @@ def _with_environments(
     found: Pipeline, environments: Iterable[str], read: Callable[[str], str | None]
 ) -> Pipeline:
     """The pipeline with what `--stage-env` says."""
-    given = dict(stage_env(text, read) for text in environments)
-    for name in given:
+    given: dict[str, RuntimeEnv] = {}
+    for name, environment in (stage_env(text, read) for text in environments):
         found.stage(name)
+        if name in given:
+            raise ConfigError(f"--stage-env names {name} twice.", "Leave out one of them.")
+        given[name] = environment
     stages = tuple(
         replace(stage, runtime_env=stage.runtime_env.replaced_by(given.get(stage.name)))
         if stage.runtime_env is not None

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rvstate.errors import (
     ConfigError,
@@ -21,6 +20,7 @@ from rvstate.model.plan import Plan
 from rvstate.script import Script
 from rvstate.shell import join
 from rvstate.workflows.pipeline.prepare import Ready, Wanted, prepare_pipeline
+from rvstate.workflows.run.apply import apply
 from rvstate.workflows.run.prepared import Prepared, tree_key
 from rvstate.workflows.run.receipt import receipt
 from rvstate.workflows.run.scripts import (
@@ -33,10 +33,6 @@ from rvstate.workflows.run.scripts import (
 )
 from rvstate.workflows.run.submit import told
 from rvstate.workflows.session import Session
-
-if TYPE_CHECKING:
-    # loaded only where something is submitted
-    from rvstate.infra.runs import Scripts
 
 _RESUME = "Run `rvstate pipeline run --resume`: it finds the jobs, or submits them, never twice."
 
@@ -165,7 +161,7 @@ def _build(
         # what is built is built from the code
         push = push_script(first, first.known, tell) if build is not None else None
         scripts = runs.Scripts(push, build, None)
-        said = _run(session, first, scripts, tell)
+        _, _, said = apply(session, first, scripts, tell)
         if "stale" in said:
             return said
     wanted = layers.look(session, ready.layers)
@@ -174,30 +170,6 @@ def _build(
     uv = first.observed.tools.get("uv") or first.layout.tools / "bin" / "uv"
     built = layers.build(session, first.layout, uv, wanted, ready.pipeline_id, tell)
     return (*said, *(f"note {notice}" for notice in built.notices))
-
-
-def _run(
-    session: Session, first: Prepared, scripts: Scripts, tell: Callable[[str], None]
-) -> tuple[str, ...]:
-    """Run the scripts behind what the account lacks; what they said."""
-    from rvstate.infra import runs
-
-    transport = session.transport
-    if scripts.build is not None:
-        transport.heard = lambda line: tell(f"building the environment: {line.strip()[:60]}")
-    try:
-        _, _, said = runs.run(transport, first.layout, first.plan, first.observed, scripts, tell)
-    except KeyboardInterrupt:
-        if scripts.build is not None and first.generation is not None:
-            # ours may have gone while the build goes on over there
-            lock = first.generation.parent / "lock"
-            cancel = Script("build_environment", ("cancel", lock, first.run_id))
-            with contextlib.suppress(RvstateError):
-                transport.run(cancel)
-        raise
-    finally:
-        transport.heard = None
-    return said
 
 
 def _attempt(
@@ -209,7 +181,7 @@ def _attempt(
     scripts = runs.Scripts(
         push_script(first, first.known, tell), build_script(first), _script(session, ready)
     )
-    said = _run(session, first, scripts, tell)
+    _, _, said = apply(session, first, scripts, tell)
     words = (line.split(" ") for line in said)
     jobs = {w[1]: w[2] for w in words if len(w) == 3 and w[0] in ("submitted", "found")}
     return jobs, tuple(x for x in said if not x.startswith(("submitted ", "found ")))

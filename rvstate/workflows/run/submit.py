@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -21,6 +20,7 @@ from rvstate.script import Script
 from rvstate.shell import join
 from rvstate.size import human_bytes
 from rvstate.slurm import offers, sinfo
+from rvstate.workflows.run.apply import apply
 from rvstate.workflows.run.prepared import Prepared, Submitted, tree_key
 from rvstate.workflows.run.receipt import receipt
 from rvstate.workflows.run.scripts import build_script, push_script, submit_script
@@ -148,22 +148,7 @@ def _attempt(
         commits=_commits(prepared, tell),
         data=_data(prepared),
     )
-    transport = session.transport
-    if scripts.build is not None:
-        # each line in the place of the last
-        transport.heard = lambda line: tell(f"building the environment: {line.strip()[:60]}")
-    try:
-        return runs.run(transport, prepared.layout, prepared.plan, prepared.observed, scripts, tell)
-    except KeyboardInterrupt:
-        if scripts.build is not None and prepared.generation is not None:
-            # ours may have gone while the build goes on over there
-            lock = prepared.generation.parent / "lock"
-            cancel = Script("build_environment", ("cancel", lock, prepared.run_id))
-            with contextlib.suppress(RvstateError):
-                transport.run(cancel)
-        raise
-    finally:
-        transport.heard = None
+    return apply(session, prepared, scripts, tell)
 
 
 def _data(prepared: Prepared) -> Script | None:

@@ -63,6 +63,17 @@ class Address:
         """The names of the events that came, in order."""
         return [e["event"] for e in self.events if run_id in ("", e["run"])]
 
+    def told(self, run_id: str) -> list[str]:
+        """The same for one run, of one id the first, as receivers do.
+
+        A sender that is killed with its job, or overtaken by its end, may have told already.
+        """
+        once: dict[str, str] = {}
+        for event in self.events:
+            if event["run"] == run_id:
+                once.setdefault(event["id"], event["event"])
+        return list(once.values())
+
     def until(self, what: Callable[[], bool], seconds: float = 60) -> None:
         """Wait until something came true."""
         end = time.monotonic() + seconds

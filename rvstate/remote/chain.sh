@@ -151,6 +151,9 @@ rv_stopper() {
     rv_end_program TERM
     sleep 10
     rv_end_program KILL
+    # an srun that nobody answers any more would hold the job up to its limit
+    sleep 10
+    kill -s KILL "$rv_child" 2>/dev/null
 }
 
 # rv_end_program SIGNAL: to all that came of the program.

@@ -76,7 +76,7 @@ def test_every_end_is_told_once(cluster: Any, tmp_path: Path, address: Address) 
         return here.submit("--name", name, *options, f"{name.split('-')[0]}.py", cwd=app)
 
     def names(found: dict[str, Any]) -> list[str]:
-        return address.names(found["run_id"])
+        return address.told(found["run_id"])
 
     def started(found: dict[str, Any]) -> None:
         address.until(lambda: "STARTED" in names(found))
@@ -126,7 +126,7 @@ def test_where_no_job_may_follow_ps_tells(cluster: Any, tmp_path: Path, address:
                 lists.add(entry.read_bytes())
             except OSError:
                 continue  # it ended meanwhile
-        return len(address.names(found["run_id"])) == count
+        return len(address.told(found["run_id"])) == count
 
     found = here.submit("--name", "rv-long", "sleep", "100", cwd=app)
     events = f"/scratch/abc1de/.rv/runs/{found['run_id']}/notify"
@@ -139,7 +139,7 @@ def test_where_no_job_may_follow_ps_tells(cluster: Any, tmp_path: Path, address:
     address.until(lambda: told(2))
     address.delay = 0.0
     here.run("ps")
-    assert address.names(found["run_id"]) == ["STARTED", "CANCELLED"]
+    assert address.told(found["run_id"]) == ["STARTED", "CANCELLED"]
     assert any(b"--write-out" in line and b"--config" in line for line in lists)
     assert not [line for line in lists if SECRET.encode() in line]
     holders = cluster.exec("grep", "-rl", SECRET, "/home", "/scratch", "/var/log", "/tmp").stdout
@@ -165,6 +165,6 @@ def test_a_job_behind_that_is_refused_holds_no_run_back(
     cluster.run_as("abc1de", "scancel", found["job_id"])
     asked = ("sacct", "-nXP", "-o", "state", "-j", found["job_id"])
     address.until(lambda: "CANCELLED" in cluster.exec(*asked).stdout)
-    assert address.names(found["run_id"]) == []
+    assert address.told(found["run_id"]) == []
     here.run("keepalive", "run", "--scheduled")
-    address.until(lambda: address.names(found["run_id"]) == ["CANCELLED"])
+    address.until(lambda: address.told(found["run_id"]) == ["CANCELLED"])

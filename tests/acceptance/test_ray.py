@@ -48,7 +48,7 @@ pip = See("by-pip", runtime_env={"pip": ["packaging==23.2"], "env_vars": {"FLAG"
 uv = See("by-uv", batch_size=2).with_(runtime_env={"uv": ["packaging==24.0"]})
 pipeline = Pipeline("demo", [See("base", num_workers=2), pip, uv], items=ITEMS)
 wait = Stage("wait", command="echo waits on $(hostname); exec sleep 600")
-waiting = Pipeline("waiting", [See("base", num_workers=2), wait], items=lambda: ITEMS)
+waiting = Pipeline("waiting", [See("base", num_workers=2), pip, uv, wait], items=lambda: ITEMS)
 """
 # What anybody asks first; it needs no socket of the node.
 ASK = """import sys
@@ -118,6 +118,16 @@ def left_behind(site: Any) -> str:
     return str(site.ssh("srun -Q -A mygroup -N 2 -n 2 --mem=10 bash look </dev/null").stdout)
 
 
+def three_versions(found: list[dict[str, Any]]) -> None:
+    """Every item is there, and each stage saw its own version of a package on its worker."""
+    assert [one["n"] for one in found] == list(range(6))
+    versions = {name: {one[name][0] for one in found} for name in ("base", "by-pip", "by-uv")}
+    assert versions["by-pip"] == {"23.2"}
+    assert versions["by-uv"] == {"24.0"}
+    assert len(versions["base"]) == 1
+    assert not versions["base"] & {"23.2", "24.0"}
+
+
 def test_three_stages_see_three_versions_on_two_nodes(site: Any, app: tuple[Laptop, Path]) -> None:
     """As they were seen by the workers; the base's own packages are in all of them."""
     laptop, project = app
@@ -129,14 +139,9 @@ def test_three_stages_see_three_versions_on_two_nodes(site: Any, app: tuple[Lapt
     assert "the base environment also has pip, virtualenv, uv" in sent.stderr
     assert f"on {', '.join(sorted(NODES))}" in log.stderr
     found = items(site, "by-uv")
-    assert [one["n"] for one in found] == list(range(6))
-    versions = {name: {one[name][0] for one in found} for name in ("base", "by-pip", "by-uv")}
-    assert versions["by-pip"] == {"23.2"}
-    assert versions["by-uv"] == {"24.0"}
-    assert len(versions["base"]) == 1
-    assert not versions["base"] & {"23.2", "24.0"}
+    three_versions(found)
     # four workers of one CPU each on two nodes with two; what Slurm says of the node is not lost
-    seen = [one[name][1:3] for one in found for name in versions]
+    seen = [one[name][1:3] for one in found for name in ("base", "by-pip", "by-uv")]
     assert {host for host, _ in seen} == NODES
     assert all(host == node for host, node in seen)
     assert {one["by-pip"][3] for one in found} == {"up"}
@@ -151,13 +156,14 @@ def test_three_stages_see_three_versions_on_two_nodes(site: Any, app: tuple[Lapt
 def test_a_wrong_token_is_refused_and_scancel_leaves_nothing(
     site: Any, app: tuple[Laptop, Path]
 ) -> None:
-    """By pools of actors this time, with a command behind them."""
+    """By pools of actors this time, which see three versions, too, with a command behind them."""
     laptop, project = app
     laptop.env["RVSTATE_PIPELINE_BACKEND"] = "ray-actors"
     sent = laptop.run("pipeline", "run", "--json", "pipeline.py:waiting", cwd=project)
-    stage = json.loads(sent.stdout)["stages"][1]
+    stage = json.loads(sent.stdout)["stages"][-1]
     run = f"/scratch/abc1de/.rv/runs/{stage['run_id']}"
-    until(lambda: "waits" in site.ssh(f"cat {run}/ray/wait.log", check=False).stdout)
+    until(lambda: "waits" in site.ssh(f"cat {run}/ray/wait.log", check=False).stdout, 400)
+    three_versions(items(site, "by-uv"))
     assert {one["base"][1] for one in items(site, "base")} == NODES
     assert site.ssh(f"stat -c %a {run}/ray/token").stdout == "600\n"
     address = site.ssh(f"cat {run}/ray/address").stdout.split()[0]

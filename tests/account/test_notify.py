@@ -44,10 +44,10 @@ def test_a_process_is_told_of_at_its_start_and_end(tmp_path: Path, address: Addr
         found = here.submit(*words, cwd=app)
         wanted[found["run_id"]] = events
         if events[-1] == "CANCELLED":
-            address.until(lambda: address.names(found["run_id"]) == ["STARTED"])  # noqa: B023
+            address.until(lambda: address.told(found["run_id"]) == ["STARTED"])  # noqa: B023
             here.run("stop", "-y", found["job_id"])
-        address.until(lambda: len(address.names(found["run_id"])) == 2)  # noqa: B023
-    assert {run: address.names(run) for run in wanted} == wanted
+        address.until(lambda: len(address.told(found["run_id"])) == 2)  # noqa: B023
+    assert {run: address.told(run) for run in wanted} == wanted
     secret = here.home / "local/scratch/.rv/env/notify"
     assert secret.stat().st_mode & 0o777 == 0o600
     holders = {

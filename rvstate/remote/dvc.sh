@@ -91,9 +91,10 @@ rv_dvc() {
 
 rv_dvc_job() {
     local status
-    trap - HUP USR2
     rv_dvc_work=
     rv_dvc_pid=
+    rv_dvc_early=
+    rv_dvc_deaf=
     rv_dvc_stopped=
     rv_dvc_pull=$1
     shift
@@ -125,6 +126,7 @@ rv_dvc_job() {
     fi
     # nothing is left to be ended: what Slurm does not kill goes on to save and push
     trap '' TERM INT USR1
+    rv_dvc_deaf=yes
     # argparse's answer in every version of DVC
     [ "$status" != 254 ] ||
         rv_dvc_say "dvc did not take its arguments; it is version $(rv_dvc_call dvc --version 2>/dev/null), and 3 or later is needed"
@@ -179,17 +181,18 @@ rv_dvc_say() {
 
 # rv_dvc_do COMMAND...: run it so that a signal is answered while it runs.
 rv_dvc_do() {
-    local status
-    "$@" &
-    rv_dvc_pid=$!
-    while :; do
-        rv_dvc_heard=
-        wait "$rv_dvc_pid"
-        status=$?
-        [ -n "$rv_dvc_heard" ] || break
-    done
+    # nobody listens any more, nor does what is run
+    if [ -n "$rv_dvc_deaf" ]; then
+        "$@"
+        return
+    fi
+    rv_start "$@"
+    rv_dvc_pid=$rv_step_pid
+    if [ -n "$rv_dvc_early" ]; then rv_dvc_end "$rv_dvc_early" "$rv_dvc_pid" & fi
+    rv_dvc_early=
+    rv_wait
     rv_dvc_pid=
-    return "$status"
+    return "$rv_status"
 }
 
 # rv_dvc_call PROGRAM...: a program of the environment.
@@ -202,9 +205,13 @@ rv_dvc_call() {
 
 # rv_dvc_stop SECONDS: end what runs, after so long; DVC itself goes on to say how far it came.
 rv_dvc_stop() {
-    rv_dvc_heard=yes
+    # shellcheck disable=SC2034 # job_signals.sh waits on
+    rv_signalled=yes
     rv_dvc_stopped=yes
-    [ -n "$rv_dvc_pid" ] || return 0
+    if [ -z "$rv_dvc_pid" ]; then
+        rv_dvc_early=$1
+        return 0
+    fi
     rv_dvc_end "$1" "$rv_dvc_pid" &
 }
 

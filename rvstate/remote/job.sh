@@ -293,14 +293,9 @@ rv_copy_kept() {
 
 # rv_run COMMAND...: the user's program; its exit status is the job's.
 rv_run() {
-    rv_await rv_program "$@"
+    rv_await rv_become "$@"
+    # shellcheck disable=SC2154 # of job_signals.sh
     rv_end "$rv_status"
-}
-
-# rv_program COMMAND...: the user's program, deaf to no signal.
-rv_program() {
-    trap - TERM INT HUP USR1 USR2
-    rv_become "$@"
 }
 
 # rv_own_variables: the user's variables; whatever they say of PATH, the environment stays in front.
@@ -342,28 +337,6 @@ rv_become() {
         set -- apptainer exec --nv --bind "$rv_scratch" --pwd "$PWD" "$rv_container" "$@"
     fi
     exec "$@"
-}
-
-# rv_await STEP...: run it beside this shell, which hands signals on; rv_status is how it ended.
-rv_await() {
-    local signal
-    for signal in TERM INT HUP USR1 USR2; do
-        # shellcheck disable=SC2064 # the name now, not then
-        trap "rv_pass_on $signal" "$signal"
-    done
-    rv_child=
-    rv_early=
-    "$@" &
-    rv_child=$!
-    # what came before its number was known
-    for signal in $rv_early; do rv_pass_on "$signal"; done
-    # a signal ends `wait` early; the program may still be saving
-    while :; do
-        rv_signalled=
-        wait "$rv_child"
-        rv_status=$?
-        [ -n "$rv_signalled" ] || break
-    done
 }
 
 # rv_end STATUS: keep what is to be kept, and end the job so.

@@ -1,8 +1,77 @@
 #!/bin/bash
-# How a job hands signals on to the user's program, and to those of its children that wait for them; one
+# How a job waits for the user's program and hands signals on to it, and to those of its children that wait for them; one
 # file with job.sh on the cluster.
 # shellcheck shell=bash
 # shellcheck disable=SC2154,SC2034 # the other steps of a job have these
+
+# rv_await STEP...: run it beside this shell, which hands signals on; rv_status is how it ended.
+rv_await() {
+    local signal
+    for signal in TERM INT HUP USR1 USR2; do
+        # shellcheck disable=SC2064 # the name now, not then
+        trap "rv_pass_on $signal" "$signal"
+    done
+    rv_child=
+    rv_early=
+    rv_start "$@"
+    rv_child=$rv_step_pid
+    # what came before its number was known
+    for signal in $rv_early; do rv_pass_on "$signal"; done
+    rv_wait
+}
+
+# rv_start STEP...: start it beside this shell, deaf to no signal; rv_step_pid is its number.  What
+# bash's `wait` should say is lost for ever where a trap is run at the very moment in which a program
+# ends, as one does that saves and ends when it is warned.  So a second shell waits for it, which has
+# no traps, and tells this one through a pipe without a name.
+rv_start() {
+    local pipe
+    pipe=$(mktemp -u "${TMPDIR:-/tmp}/rvstate-pipe.XXXXXXXX")
+    if ! mkfifo -m 600 "$pipe" 2>/dev/null; then
+        pipe=$RV_RUN_DIR/.pipe-$(uname -n)-$$
+        mkfifo -m 600 "$pipe" || rv_give_up "cannot make a pipe in ${TMPDIR:-/tmp}, nor in $RV_RUN_DIR"
+    fi
+    exec 9<>"$pipe"
+    rm -f "$pipe"
+    rv_attend "$@" &
+    rv_attendant=$!
+    rv_step_pid=
+    until [ -n "$rv_step_pid" ]; do read -r rv_step_pid <&9; done
+}
+
+rv_attend() {
+    trap '' TERM INT HUP USR1 USR2
+    rv_begin_step "$@" &
+    wait "$!"
+    printf '%s\n' "$?" >&9
+}
+
+# Its number is told when signals count again, so that none is lost between.
+rv_begin_step() {
+    trap - TERM INT HUP USR1 USR2
+    # shellcheck disable=SC2016 # older shells cannot tell the number of a subshell
+    printf '%s\n' "$(exec sh -c 'echo "$PPID"')" >&9
+    exec 9>&-
+    "$@"
+}
+
+# rv_wait: rv_status is how what was started has ended.
+rv_wait() {
+    local told=
+    # a signal ends `wait` early; the program may still be saving
+    while :; do
+        rv_signalled=
+        wait "$rv_attendant"
+        rv_status=$?
+        [ -n "$rv_signalled" ] || break
+    done
+    until read -r -t 1 told <&9 && [ -n "$told" ]; do
+        # who was killed tells nothing
+        kill -0 "$rv_attendant" 2>/dev/null || break
+    done
+    exec 9>&-
+    rv_status=${told:-$rv_status}
+}
 
 # The program gets the signal first.  Where it takes its time, what there is is kept already: after
 # TERM Slurm kills within KillWait (30 s by default).

@@ -82,7 +82,7 @@ rv_launch_once() {
     local before
     before=$(stat -c %s "$rv_log" 2>/dev/null)
     rv_for_srun "$@"
-    rv_await rv_program "$@"
+    rv_await rv_become "$@"
     kill "$rv_clock_child" 2>/dev/null
     if [ "$rv_status" -ne 0 ] && rv_is_srun "$@"; then rv_blame_srun "${before:-0}"; fi
     rv_end "$rv_status"
@@ -136,7 +136,6 @@ rv_on_all() {
         cpus=$((rv_cpus > tasks ? rv_cpus / tasks : 1))
         [ "$rv_cpus" -ge "$tasks" ] || more=(--overcommit)
     fi
-    trap - TERM INT HUP USR1 USR2
     exec srun --nodes="$RV_NODES" --ntasks="$((RV_NODES * tasks))" --ntasks-per-node="$tasks" \
         --cpus-per-task="$cpus" --distribution=block --kill-on-bad-exit=1 --wait="$rv_wait" \
         "${more[@]}" bash "${BASH_SOURCE[0]}" "$@"
@@ -349,7 +348,6 @@ rv_drain() {
 
 # rv_node_program COMMAND...: becomes the user's program.
 rv_node_program() {
-    trap - TERM INT HUP USR1 USR2
     # a launcher would die of these; the programs that it starts may wait for them
     [ "$RV_START" = rank ] || trap '' USR1 USR2
     rv_become "$@"

@@ -86,7 +86,6 @@ rv_ray_nodes() {
 
 # rv_ray_driver: becomes the program that runs the stages.
 rv_ray_driver() {
-    trap - TERM INT HUP USR1 USR2
     rv_become python "$rv_ray/driver.py" "$rv_ray"
 }
 
@@ -169,7 +168,6 @@ rv_ray_signal() {
 
 # rv_ray_process WORDS...: becomes Ray; it has the user's variables, for its workers have them from it.
 rv_ray_process() {
-    trap - TERM INT HUP USR1 USR2
     rv_become python -m ray.scripts.scripts start "$@"
 }
 

@@ -4,6 +4,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -387,7 +388,8 @@ def test_kept_paths_are_copied_however_the_program_ends(place: Path) -> None:
 
 def running(place: Path, command: str, *more: str) -> subprocess.Popen[bytes]:
     env = {"PATH": os.environ["PATH"], "HOME": str(place), "RV_JOB_ID": "41"}
-    process = subprocess.Popen(["bash", str(script(place, command, *more))], env=env, cwd=place)
+    words = ["bash", str(script(place, command, *more))]
+    process = subprocess.Popen(words, env=env, cwd=place, start_new_session=True)
     end = time.monotonic() + 30
     while not (place / "snapshot/up").exists():
         assert time.monotonic() < end
@@ -413,8 +415,7 @@ def test_a_term_reaches_the_program_and_its_outputs_are_kept(place: Path, listen
         assert (place / "run/exit").read_text().split()[0] == "3"
     else:
         assert kept.read_text() == "half\n"
-        os.system(f"pkill -KILL -P {process.pid}")
-        process.kill()
+        os.killpg(process.pid, signal.SIGKILL)
         process.wait()
 
 
@@ -425,6 +426,38 @@ def test_a_user_signal_is_passed_on_and_ends_nothing(place: Path) -> None:
     process.send_signal(signal.SIGUSR1)
     assert process.wait() == 0
     assert (place / "snapshot/got").exists()
+
+
+def test_a_program_that_ends_as_the_signal_comes_has_its_own_exit_code(place: Path) -> None:
+    """The shell hears the warning at the moment in which the program, warned too, has saved."""
+    steps = f'''. {place}/lib/job.sh
+rv_begin {place}/rv {place}/run rv-train
+while read -r _; do
+    rv_await {sys.executable} -I -S -c "$0"
+    echo "ended $rv_status"
+done
+'''
+    code = "import os, signal, time; signal.signal(10, lambda *_: os._exit(0)); "
+    code += "print('up', os.getpid(), flush=True); time.sleep(60)"
+    clean = {"PATH": os.environ["PATH"], "HOME": str(place), "RV_JOB_ID": "41"}
+    ended = set()
+    with subprocess.Popen(
+        ["bash", "-c", steps, code], stdin=-1, stdout=-1, text=True, env=clean
+    ) as shell:
+        assert shell.stdin is not None
+        assert shell.stdout is not None
+        for turn in range(150):
+            shell.stdin.write("go\n")
+            shell.stdin.flush()
+            program = int(shell.stdout.readline().split()[1])
+            pause = time.perf_counter() + 0.00001 * (turn % 50)
+            os.kill(program, signal.SIGUSR1)
+            while time.perf_counter() < pause:
+                pass
+            os.kill(shell.pid, signal.SIGUSR1)
+            ended.add(shell.stdout.readline())
+        shell.stdin.close()
+    assert ended == {"ended 0\n"}
 
 
 def test_the_program_has_ordinary_signal_handling(place: Path) -> None:
@@ -458,7 +491,7 @@ def test_an_attempt_after_which_slurm_starts_the_job_again_is_no_end(place: Path
     )
     scontrol.chmod(0o755)
     slurm = {"PATH": f"{place}/bin:{os.environ['PATH']}", "SLURM_JOB_ID": "41"}
-    saved = "bash -c 'trap exit TERM; kill $PPID; sleep 9 & wait'"
+    saved = "bash -c 'trap exit TERM; kill $(ps -o ppid= -p $PPID); sleep 9 & wait'"
     for command in ("false", saved):
         done = job(place, command, **slurm)
         assert "put this job back into its queue" in done.stderr

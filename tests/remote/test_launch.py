@@ -210,7 +210,8 @@ def test_the_first_that_fails_gives_its_code_and_is_named(place: Path) -> None:
 
 def test_a_node_whose_programs_were_killed_did_not_go_on(place: Path) -> None:
     """Where nothing ended by itself, the node that never said a word was ended from outside."""
-    program = '[ "$NODE_RANK" = 0 ] || kill -9 $PPID; kill -TERM $PPID; sleep 9'
+    shell = "$(ps -o ppid= -p $PPID)"
+    program = f'[ "$NODE_RANK" = 0 ] || kill -9 {shell}; kill -TERM {shell}; sleep 9'
     status, errors = job(place, "rv_nodes 2 1 9", f"rv_launch node bash -c {quote(program)}")
     assert status == 137
     assert "node1 (n2) was ended from outside (exit code 137): out of memory" in errors
@@ -222,7 +223,7 @@ def test_a_node_that_slurm_has_lost_is_named_and_not_those_that_fail_by_it(place
     sinfo.write_text("#!/bin/sh\nprintf 'n1 mix\\nn2 down*\\nn2 down*\\n'\n")
     sinfo.chmod(0o755)
     # the program on the lost node never says how it ended
-    lost = "kill -9 $PPID"
+    lost = "kill -9 $(ps -o ppid= -p $PPID)"
     for other, expected in (("exit 3", 3), ("sleep 2", 137)):
         program = f'[ "$NODE_RANK" = 0 ] || {lost}; sleep 0.5; {other}'
         status, errors = job(place, "rv_nodes 2 1 9", f"rv_launch node bash -c {quote(program)}")

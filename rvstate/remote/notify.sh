@@ -104,7 +104,13 @@ settle() {
 }
 
 all() {
-    # the job is over, and so is whatever it was sending
+    # the job is over; where it was so short that it is still telling of its start, that comes first
+    for pause in 1 1 1; do
+        for file in *.job; do
+            if [ -e "$file" ]; then sleep "$pause"; fi
+            break
+        done
+    done
     for file in *.job; do
         if [ -e "$file" ]; then mv "$file" "${file%.job}.new"; fi
     done

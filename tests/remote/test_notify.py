@@ -215,6 +215,15 @@ def test_what_a_killed_job_was_sending_is_sent_behind_it(run: Path, address: Add
     assert address.names() == ["STARTED", "CANCELLED"]
 
 
+def test_a_start_that_is_being_told_comes_once(run: Path, address: Address) -> None:
+    """A job may be over before the answer of its start is there."""
+    fake(run.parents[3], "sleep", f'exec {shutil.which("sleep")} "$1"')
+    address.delay = 0.7
+    call("sh", run, "started", str(run))
+    ended("sh", run, "COMPLETED", "0")
+    assert address.names() == ["STARTED", "COMPLETED"]
+
+
 def test_several_at_once_tell_once(run: Path, address: Address) -> None:
     """The job behind the run, and two `ps` in the same moment."""
     threads = [threading.Thread(target=ended, args=("sh", run, "COMPLETED", "0")) for _ in range(5)]

@@ -163,8 +163,9 @@ def test_a_wrong_token_is_refused_and_scancel_leaves_nothing(
     stage = json.loads(sent.stdout)["stages"][-1]
     run = f"/scratch/abc1de/.rv/runs/{stage['run_id']}"
     until(lambda: "waits" in site.ssh(f"cat {run}/ray/wait.log", check=False).stdout, 400)
-    three_versions(items(site, "by-uv"))
-    assert {one["base"][1] for one in items(site, "base")} == NODES
+    found = items(site, "by-uv")
+    three_versions(found)
+    assert {one["base"][1] for one in found} == NODES
     assert site.ssh(f"stat -c %a {run}/ray/token").stdout == "600\n"
     address = site.ssh(f"cat {run}/ray/address").stdout.split()[0]
     site.ssh("cat >ask.py; umask 077; printf %064d 7 >wrong", stdin=ASK)

@@ -430,13 +430,13 @@ def test_a_user_signal_is_passed_on_and_ends_nothing(place: Path) -> None:
 
 def test_a_program_that_ends_as_the_signal_comes_has_its_own_exit_code(place: Path) -> None:
     """The shell hears the warning at the moment in which the program, warned too, has saved."""
-    steps = f'''. {place}/lib/job.sh
+    steps = f""". {place}/lib/job.sh
 rv_begin {place}/rv {place}/run rv-train
 while read -r _; do
     rv_await {sys.executable} -I -S -c "$0"
     echo "ended $rv_status"
 done
-'''
+"""
     code = "import os, signal, time; signal.signal(10, lambda *_: os._exit(0)); "
     code += "print('up', os.getpid(), flush=True); time.sleep(60)"
     clean = {"PATH": os.environ["PATH"], "HOME": str(place), "RV_JOB_ID": "41"}

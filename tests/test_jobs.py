@@ -14,9 +14,11 @@ from rvstate.script import Answer, Script
 from rvstate.slurm import jobid, sacct, squeue
 from rvstate.slurm.states import JobState
 from rvstate.views import runs as view
+from rvstate.views.pipeline import why
 from rvstate.workflows import jobs
 from rvstate.workflows.jobs import Facts, Fold, ended, listing, live, logs, records
 from rvstate.workflows.pace import MOST_A_MINUTE, Pace, settling
+from rvstate.workflows.pipeline.listing import StageState
 
 RUN = "20260102-030405-0a1b2c3d"
 RECEIPT = {"name": "rv-train", "logs": "/s/.rv/logs", "project": "app", "command": ["python"]}
@@ -176,12 +178,34 @@ def test_records_are_read_as_they_lie() -> None:
     text = (
         f"{RUN}/job:41\n{RUN}/exit:3 1700000000\n{RUN}/receipt.json:{json.dumps(RECEIPT)}\n"
         "20260102-030406-11111111/intent:1700000000\n"
+        "20260102-030408-33333333/stages: begun a done a begun b\n"
         "20260102-030407-22222222/receipt.json:{half\n"
     )
     found = records.read_facts(text)
     assert found[RUN] == Facts("41", 3, RECEIPT)
     assert found["20260102-030406-11111111"] == Facts(None, None, {}, True)
     assert found["20260102-030407-22222222"] == Facts(None, None, {})
+    assert found["20260102-030408-33333333"].stages == (("a", "done"), ("b", "begun"))
+
+
+def test_of_several_stages_in_one_job_each_has_its_own_state() -> None:
+    """One that is done is, whatever became of the job; one that never began did not fail."""
+    told = (("a", "done"), ("b", "begun"))
+    failed = RunRecord("r1", "41", "p-ray", JobState.FAILED, exit_code=3, stages=told)
+
+    def states(record: RunRecord) -> list[str]:
+        return [StageState(name, record, "it has not run yet", True).word for name in "abc"]
+
+    assert states(failed) == ["COMPLETED", "FAILED", "CANCELLED"]
+    assert states(replace(failed, state=JobState.RUNNING)) == ["COMPLETED", "RUNNING", "PENDING"]
+    # Ray did not come up, or the job is of an older rvstate
+    assert states(replace(failed, stages=())) == ["FAILED"] * 3
+    reasons = [why(StageState(name, failed, "it has not run yet", True)) for name in "abc"]
+    assert reasons == [
+        "",
+        "its command ended with exit code 3",
+        "another stage of its job failed before",
+    ]
 
 
 RECORDS = (

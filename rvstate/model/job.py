@@ -273,6 +273,7 @@ class RunRecord:
         spent: Seconds of those that have ended.
         part: The pipeline that it is a stage of, or None.
         results: What became of the results of a run of DVC: `pushed`, `kept` or `none`, and words.
+        stages: Of a job that is several stages those that have begun, each with `begun` or `done`.
     """
 
     run_id: str
@@ -306,6 +307,7 @@ class RunRecord:
     spent: int = 0
     part: Part | None = None
     results: str = ""
+    stages: tuple[tuple[str, str], ...] = ()
 
     @property
     def unpushed(self) -> str:

@@ -19,7 +19,7 @@ main() {
     # shellcheck disable=SC2012 # run ids are ours: digits, letters, dashes
     for run in $(ls -1r "$runs" 2>/dev/null | head -n "$limit"); do
         set -- "$@" "$run/job" "$run/exit" "$run/intent" "$run/receipt.json" "$run/notify/due" \
-            "$run/hold/state" "$run/copies" "$run/chain" "$run/dvc"
+            "$run/hold/state" "$run/copies" "$run/chain" "$run/dvc" "$run/stages"
         if [ -s "$runs/$run/job" ] && read -r id <"$runs/$run/job"; then
             ids=$ids,$id
         fi

@@ -36,7 +36,7 @@ rv_ray() {
             rv_give_up "Ray needs pip and virtualenv in the environment, to add packages of stages: install them"
     fi
     # another attempt's, where Slurm has started the job again
-    rm -rf "$rv_ray/address" "$rv_ray/failed" "$rv_ray/ending" "$rv_ray"/node*.log "$rv_ray/logs"
+    rm -rf "$rv_ray/address" "$rv_ray/failed" "$rv_ray/ending" "$rv_ray"/node*.log "$rv_ray/logs" "$rv_run_dir/stages"
     (umask 077 && rm -f "$rv_ray/token" && od -A n -t x1 -N 32 /dev/urandom | tr -d ' \n' >"$rv_ray/token") &&
         [ -s "$rv_ray/token" ] || rv_give_up "cannot write $rv_ray/token"
     unset RAY_ADDRESS RAY_AUTH_TOKEN
@@ -326,10 +326,17 @@ rv_ray_note() {
     # shellcheck source=/dev/null
     . "$RV_RAY_LIBRARY/stage.sh" && . "$rv_ray/stages.sh" "$2" || return 1
     if [ "$1" = begin ]; then
-        rv_stage_begin "$RV_RAY_LIBRARY"
+        rv_stage_begin "$RV_RAY_LIBRARY" && rv_ray_tell_stage begun "$2"
     else
-        rv_ray_followed && rv_stage_end
+        rv_ray_followed && rv_stage_end && rv_ray_tell_stage 'done' "$2"
     fi
+}
+
+# rv_ray_tell_stage WORD STAGE: for who asks what has become of the stages of this one job: a line of
+# words and stages in turn.  The driver tells one thing at a time.
+rv_ray_tell_stage() {
+    printf '%s\n' "$(cat "$rv_run_dir/stages" 2>/dev/null) $1 $2" >"$rv_run_dir/.stages" &&
+        mv "$rv_run_dir/.stages" "$rv_run_dir/stages"
 }
 
 # rv_ray_followed: stages that stream to each other begin at once, so those that this one follows had

@@ -13,7 +13,6 @@ from rvstate.views import runs
 
 if TYPE_CHECKING:
     # whoever calls has loaded what the call needs, and no more
-    from rvstate.model.job import RunRecord
     from rvstate.model.stage import Stage
     from rvstate.staging import Verdict
     from rvstate.workflows.pipeline.listing import Listed, StageState
@@ -94,11 +93,17 @@ def _row(stage: StageState) -> tuple[str, str, str, str, str]:
     if record is None:
         return (stage.name, stage.word, "", "", stage.reason)
     took = "" if record.elapsed is None else duration.render(record.elapsed)
-    return (stage.name, stage.word, record.job or "?", took, why(record))
+    return (stage.name, stage.word, record.job or "?", took, why(stage))
 
 
-def why(record: RunRecord) -> str:
+def why(stage: StageState) -> str:
     """Why a stage waits, or how it failed; empty where there is nothing to explain."""
+    record = stage.record
+    if record is None:
+        return stage.reason
+    if stage.word != record.state.value:
+        # one of several in a job
+        return "another stage of its job failed before" if stage.word == "CANCELLED" else ""
     if record.reason:
         return record.reason
     if record.exit_code:
@@ -182,7 +187,7 @@ def listed_document(command: str, listed: Listed) -> str:
                 {
                     "name": stage.name,
                     "state": stage.word,
-                    "reason": (why(stage.record) if stage.record else "") or stage.reason,
+                    "reason": why(stage) or stage.reason,
                     "run": runs.as_plain(stage.record) if stage.record else None,
                 }
                 for stage in listed.stages

@@ -304,3 +304,27 @@ def test_a_ray_without_tokens_is_not_started(place: Path) -> None:
     assert code == 1
     assert "older than 2.52 and knows no tokens" in err
     assert not (place / "witness").exists()
+
+
+def test_what_has_become_of_each_stage_is_told(place: Path) -> None:
+    """Those that have begun, and those that are done: the job's own end is not theirs."""
+    for name in ("stage.sh", "lib.sh"):
+        (place / "lib" / name).write_text(assets.job_scripts()[name])
+    case = "rv_stage {place}/data {name} 'code 1'; rv_outputs {name}.txt"
+    cases = [f"{name}) {case.format(place=place, name=name)} ;;" for name in "ab"]
+    (place / "run/ray/stages.sh").write_text("\n".join(('case "$1" in', *cases, "esac", "")))
+    (place / "data").mkdir()
+    env = {"PATH": os.environ["PATH"], "HOME": str(place), "RV_RUN_DIR": str(place / "run")}
+    env |= {"RV_RAY_LIBRARY": str(place / "lib"), "RV_SNAPSHOT": str(place), "RV_JOB_ID": "7"}
+
+    def note(word: str, stage: str) -> tuple[int, str]:
+        command = ["bash", str(place / "run/ray/ray.sh"), word, stage]
+        status = subprocess.run(command, env=env, stderr=subprocess.DEVNULL).returncode
+        return status, (place / "run/stages").read_text().strip()
+
+    assert note("begin", "a") == (0, "begun a")
+    (place / "data/a.txt").write_text("made")
+    assert note("end", "a") == (0, "begun a done a")
+    assert note("begin", "b") == (0, "begun a done a begun b")
+    # its output is not there
+    assert note("end", "b") == (1, "begun a done a begun b")

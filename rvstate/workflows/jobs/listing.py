@@ -210,6 +210,7 @@ def _base(run_id: str, fact: Facts) -> RunRecord:
         parts=int(receipt.get("parts") or 0),
         untold=fact.untold,
         results=fact.results,
+        stages=fact.stages,
         after=tuple(Dependency(**found) for found in receipt.get("after", ())),
         part=_part(receipt.get("part")),
     )

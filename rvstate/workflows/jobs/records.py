@@ -14,7 +14,7 @@ from rvstate.holding import Held
 _RECORDS = frozenset(
     {
         *("job", "exit", "intent", "receipt.json", "notify/due", "hold/state", "ended", "copies"),
-        *("chain", "dvc"),
+        *("chain", "dvc", "stages"),
     }
 )
 _ELEMENT = re.compile(r"elements/([0-9]+)/dvc")
@@ -41,6 +41,8 @@ class Facts:
     """What became of the results of a run of DVC (remote/dvc.sh, rv_dvc_tell)."""
     element_results: tuple[tuple[int, str], ...] = ()
     """The same of the elements of an array, by index."""
+    stages: tuple[tuple[str, str], ...] = ()
+    """Of a pipeline on Ray: stages that have begun, each with `begun` or `done`."""
 
 
 def read_facts(text: str) -> dict[str, Facts]:
@@ -74,6 +76,7 @@ def _fact(files: dict[str, str]) -> Facts:
     used_up = files.get("exit", "").split(" ")[2:] == ["total"]
     job = files.get("job") or None
     matches = ((_ELEMENT.fullmatch(name), text) for name, text in files.items())
+    told = files.get("stages", "").split()
     return Facts(
         job,
         code,
@@ -87,4 +90,6 @@ def _fact(files: dict[str, str]) -> Facts:
         used_up,
         results=files.get("dvc", ""),
         element_results=tuple((int(match[1]), text) for match, text in matches if match),
+        # a later word of a stage replaces the one before
+        stages=tuple(dict(zip(told[1::2], told[::2], strict=False)).items()),
     )

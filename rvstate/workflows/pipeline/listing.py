@@ -41,7 +41,7 @@ class StageState:
     def word(self) -> str:
         """Its state, for people: that of its job, or that it was skipped."""
         if self.record is not None:
-            return self.record.state.value
+            return _state(self.record, self.name).value
         return JobState.UNKNOWN.value if self.submitted else "SKIPPED"
 
 
@@ -76,6 +76,16 @@ class Listed:
             for stage in self.stages
             if stage.submitted
         )
+
+
+def _state(record: RunRecord, stage: str) -> JobState:
+    """A stage's state: its job's, or of several stages in one job what the job says of it."""
+    told = dict(record.stages)
+    if told.get(stage) == "done":
+        return JobState.COMPLETED
+    if not told or stage in told:
+        return record.state
+    return JobState.CANCELLED if record.is_over else JobState.PENDING
 
 
 def pipelines(session: Session, here: Path | None = None) -> tuple[Listed, ...]:

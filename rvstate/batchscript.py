@@ -109,15 +109,20 @@ def render(spec: JobSpec) -> str:
 
 
 def _experiment(spec: JobSpec) -> list[str]:
-    from rvstate import experiment  # only runs of DVC need it
+    from rvstate import experiment, overrides  # only runs of DVC need them
 
     assert spec.dvc is not None
     words = spec.command[len(experiment.WORDS) :]
-    given = _words(words)
-    if spec.array is not None:
-        given = " ".join(sweep.word(word, spec.array) for word in words)
-    last = f"rv_dvc {spec.dvc.pull} {given}".rstrip(" ")
-    return [*experiment.steps(spec.dvc, spec.library), last]
+    lines = experiment.steps(spec.dvc, spec.library)
+    given = overrides.settings(words)
+    if given:
+        lines.append(f"rv_dvc_parameters {_filled(given, spec.array)}")
+    return [*lines, f"rv_dvc {spec.dvc.pull} {_filled(words, spec.array)}".rstrip(" ")]
+
+
+def _filled(words: tuple[str, ...], array: Array | None) -> str:
+    """Arguments of a step; in an array with the element's values in them."""
+    return _words(words) if array is None else " ".join(sweep.word(word, array) for word in words)
 
 
 def _pipeline(ray: RayStep, library: RemotePath) -> list[str]:

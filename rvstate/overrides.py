@@ -228,8 +228,17 @@ def parameters(words: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
     Args:
         words: What stands behind `dvc exp run`.
     """
-    pairs = (a.value.partition("=") for a in read(words) if a.option == "-S")
+    pairs = (setting.partition("=") for setting in settings(words))
     return tuple((name, value) for name, equals, value in pairs if equals)
+
+
+def settings(words: tuple[str, ...]) -> tuple[str, ...]:
+    """The values of `-S`, as they stand there.
+
+    Args:
+        words: What stands behind `dvc exp run`.
+    """
+    return tuple(a.value for a in read(words) if a.option == "-S")
 
 
 def called(words: tuple[str, ...]) -> str:

@@ -58,7 +58,8 @@ class Thing:
             return f"{parts[-3]} {parts[-1]}"
         if self.kind in ("commit", "experiment"):
             store, _, name = self.path.partition("/.repository/refs/")
-            return f"{store.rpartition('/')[2]} {name.rpartition('/')[2]}"
+            short = name.rpartition("/")[2]
+            return f"{store.rpartition('/')[2]} {short[:10] if self.kind == 'commit' else short}"
         return "/".join(parts[-2:]) if self.kind == "workspace" else parts[-1]
 
 

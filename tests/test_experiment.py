@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from rvstate import batchscript, config, experiment, git, history
+from rvstate import batchscript, config, experiment, git, history, sweep
 from rvstate.cli.dvc import run as dvc_run
 from rvstate.errors import ConfigError, RefusedError
 from rvstate.model.experiment import Asked, Experiment
@@ -156,6 +156,19 @@ def test_the_script_names_each_step() -> None:
     assert read(text, "rv_directory")[2] == ""
     assert "rv_extensions" not in text
     assert text.index("rv_enter") < text.index("dvc.sh")
+
+
+def test_the_script_knows_what_is_set() -> None:
+    """However it is spelt, and in an array with the element's own values."""
+    words: tuple[str, ...] = ("-S", "a=1 'x'", "--set-param=b=2", "-n", "-S", "target")
+    spec = replace(SPEC, command=(*experiment.WORDS, *words))
+    assert read(batchscript.render(spec), "rv_dvc_parameters") == ["a=1 'x'", "b=2"]
+    array = sweep.array("", (("lr", ("1", "2")),), None)
+    words = ("-S", "lr={lr}", "-S", "c=3")
+    text = batchscript.render(replace(spec, command=(*experiment.WORDS, *words), array=array))
+    (line,) = (line for line in text.splitlines() if line.startswith("rv_dvc_parameters "))
+    assert line == f"rv_dvc_parameters {sweep.word('lr={lr}', array)} {sweep.word('c=3', array)}"
+    assert "rv_dvc_parameters" not in batchscript.render(SPEC)
 
 
 def test_a_receipt_tells_all_of_it() -> None:

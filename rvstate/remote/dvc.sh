@@ -26,7 +26,13 @@ rv_dvc_repository() {
     rv_dvc_script=
     rv_dvc_warned=0
     rv_dvc_files=
+    rv_dvc_values=
     rv_dvc_more=()
+}
+
+# rv_dvc_parameters NAME=VALUE...: what this experiment sets.
+rv_dvc_parameters() {
+    rv_dvc_values=$*
 }
 
 # rv_dvc_queued INDEX BASELINE FILES ARGUMENT...: what element INDEX of the array runs: the files of commit
@@ -83,10 +89,23 @@ rv_dvc() {
     rv_dvc_kept=("${rv_kept[@]}")
     rv_kept=()
     rm -f "$RV_RUN_DIR/.listens" "$RV_RUN_DIR/inside"
+    rv_dvc_checkpoints || rv_give_up "cannot make $RV_CHECKPOINT_DIR"
     # shellcheck disable=SC2034 # job.sh calls it
     rv_deliver=rv_dvc_deliver
     rv_await rv_dvc_job "$@"
     rv_end "$rv_status"
+}
+
+# rv_dvc_checkpoints: experiments with other parameters, or other queued files, do not take up each
+# other's checkpoints.
+rv_dvc_checkpoints() {
+    local values=${rv_dvc_files:-$rv_dvc_values}
+    # all of them may be swept, and the directory named by that (rv_array)
+    if [ -z "$values" ] || [ "$values" = "${rv_values-}" ]; then return 0; fi
+    rmdir "$RV_CHECKPOINT_DIR" 2>/dev/null
+    if [ -n "${RV_ARRAY_INDEX-}" ]; then RV_CHECKPOINT_DIR=${RV_CHECKPOINT_DIR%/*}; fi
+    RV_CHECKPOINT_DIR=$RV_CHECKPOINT_DIR/$(printf '%s' "$values" | cksum | tr ' ' -)
+    mkdir -p "$RV_CHECKPOINT_DIR"
 }
 
 rv_dvc_job() {
@@ -156,7 +175,7 @@ rv_dvc_open() {
     local name
     {
         printf 'if cd -- %q 2>/dev/null; then\n' "$PWD"
-        for name in PATH PYTHONPATH VIRTUAL_ENV RV_PYTHON RV_SNAPSHOT RV_DVC_WORKSPACE DVC_SITE_CACHE_DIR; do
+        for name in PATH PYTHONPATH VIRTUAL_ENV RV_PYTHON RV_SNAPSHOT RV_DVC_WORKSPACE RV_CHECKPOINT_DIR DVC_SITE_CACHE_DIR; do
             if [ -n "${!name-}" ]; then printf '    export %s=%q\n' "$name" "${!name}"; fi
         done
         printf "else\n    printf 'rvstate: the workspace of this job is on node %%s\\\\n' %q >&2\nfi\n" "$(uname -n)"

@@ -92,7 +92,17 @@ def test_a_run_and_its_repetition_see_the_same(desk: Desk) -> None:
 
 def test_a_clone_sends_no_code(desk: Desk) -> None:
     """Neither it nor its repetition, which clones the same commit though the branch moved."""
-    first = desk.submit("--mode", "clone")
+    # what is said of files that are sent is not said
+    library = repository(desk.root / "library", {"lib.py": ""})
+    git(desk.app, "submodule", "--quiet", "add", str(library), "lib")
+    git(desk.app, "config", "-f", ".gitmodules", "submodule.lib.update", "none")
+    git(desk.app, "commit", "--quiet", "--all", "-m", "with a submodule")
+    git(desk.app, "submodule", "--quiet", "deinit", "lib")
+    git(desk.app, "push", "--quiet", "origin", "main")
+    begun = desk.laptop.run("dvc", "run", "--json", "--mode", "clone", cwd=desk.app)
+    assert "submodule lib" in begun.stderr
+    assert "not sent" not in begun.stderr
+    first = desk.ended(json.loads(begun.stdout))
     assert first["snapshot"] is None
     place = desk.laptop.home / "local/scratch/rv-workspaces/app/main"
     assert not (place / "code").exists()

@@ -336,6 +336,26 @@ def test_a_pointer_of_git_lfs_is_not_taken_for_its_contents(place: Place) -> Non
     assert said == "install --local --skip-repo\npull origin\n"
 
 
+def test_other_parameters_have_other_checkpoints(place: Place) -> None:
+    """The same ones have the same, as in a sweep; files of DVC's queue count as they are."""
+    program = place.root / "env/bin/dvc"
+    tells = f"case $* in 'exp run'*) echo $RV_CHECKPOINT_DIR >>{place.root}/places ;; esac"
+    program.write_text(f"#!/bin/bash\n{tells}\nexit 1\n")
+    one, two = "rv_dvc_parameters lr=1 n=2", "rv_dvc_parameters lr=1 n=3"
+    element = ("RV_ARRAY_INDEX=0", "RV_CHECKPOINT_DIR=$RV_CHECKPOINT_DIR/0")
+    swept = (*element, "rv_values='lr=1 n=2'")
+    partly = (*element, "rv_values=lr=1")
+    for steps in ((one,), (two,), (one,), (one, *swept), (one, *partly), ("true",)):
+        assert place.job("clone", *steps).returncode == 1
+    found = (place.root / "places").read_text().split()
+    base = str(place.root / "rv/checkpoints/rv-dvc")
+    assert found[0] == found[2] == found[4]
+    assert found[0] != found[1]
+    assert found[3] == f"{base}/0"
+    assert found[5] == base
+    assert {Path(name).parent.as_posix() for name in found[:3]} == {base}
+
+
 def test_submodules_are_in_the_clone(place: Place) -> None:
     """Also one whose address is relative to the remote's; else the job ends before it begins."""
     runkit.repository(place.root / "library", {"lib.py": "x = 1\n"})

@@ -176,7 +176,9 @@ def prepare(
             *(() if order.held else launch.notices),
             *told,
             *notification.notices(settings, site),
-            *_notices(order, project, scan, change),
+            # a clone, and what DVC's queue holds, are not made of the files here
+            *(_about_files(scan, change) if spec.snapshot or order.dvc is None else ()),
+            *_about_words(order, project, scan),
             *chosen.notices,
             *environment.doubts(session, order.environment, chosen.spec, read, observed),
             *left,
@@ -255,22 +257,28 @@ def check_plan(plan: Plan) -> None:
         )
 
 
-def _notices(order: Order, project: Project, scan: Scan, change: TreeChange) -> tuple[str, ...]:
-    """What the user should know before anything is sent."""
-    paths = {file.path for file in scan.tree.files}
+def _about_files(scan: Scan, change: TreeChange) -> tuple[str, ...]:
+    """What the user should know of the files before any is sent."""
     large = sorted((f for f in change.changed if f.size >= _LARGE_FILE), key=lambda f: -f.size)
-    found = [f"{human_bytes(f.size)} will be sent: {f.path}" for f in large[:_SHOWN]]
+    found = (f"{human_bytes(f.size)} will be sent: {f.path}" for f in large[:_SHOWN])
+    return (*scan.notices, *found)
+
+
+def _about_words(order: Order, project: Project, scan: Scan) -> tuple[str, ...]:
+    """What the user should know of the command."""
+    paths = {file.path for file in scan.tree.files}
+    found = command.warnings(order.words, project.root)
     behind = tuple(
         word
         for word in git.below(project, command.paths_in(order.words))
         if word not in paths and not any(path.startswith(f"{word}/") for path in paths)
     )
-    if behind:
-        found.append(
-            "named by the command and kept back by an ignore rule, so not in the job: "
-            f"{_some(behind)}"
-        )
-    return (*scan.notices, *found, *command.warnings(order.words, project.root))
+    if not behind:
+        return tuple(found)
+    said = (
+        f"named by the command and kept back by an ignore rule, so not in the job: {_some(behind)}"
+    )
+    return (said, *found)
 
 
 def reader(project: Project) -> Callable[[str], str | None]:

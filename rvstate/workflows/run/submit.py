@@ -15,6 +15,7 @@ from rvstate.errors import (
     SubmitError,
     UnreachableError,
 )
+from rvstate.model.job import JobSpec
 from rvstate.model.project import Tree
 from rvstate.script import Script
 from rvstate.shell import join
@@ -223,6 +224,14 @@ def tested(session: Session, prepared: Prepared) -> str:
     return said
 
 
+def _has_own_checkpoints(spec: JobSpec) -> bool:
+    """Whether a run of DVC names their directory by what it runs with (remote/dvc.sh)."""
+    from rvstate import experiment, overrides  # only runs of DVC need them
+
+    given = overrides.settings(spec.command[len(experiment.WORDS) :])
+    return bool(given or (spec.dvc and spec.dvc.queued))
+
+
 def told(said: tuple[str, ...], prepared: Prepared) -> tuple[str, ...]:
     """What the user should know of what the scripts said."""
     found = []
@@ -237,8 +246,7 @@ def told(said: tuple[str, ...], prepared: Prepared) -> tuple[str, ...]:
             )
         elif word == "twin":
             name, spec = prepared.spec.options.name, prepared.spec
-            if spec.dvc and spec.array and spec.array.sweep:
-                # their directories are named by their parameters
+            if spec.dvc and _has_own_checkpoints(spec):
                 continue
             found.append(
                 f"job {value} of the same name is active, and both use RV_CHECKPOINT_DIR "

@@ -101,7 +101,7 @@ ASIDE = {
     "rayplan": {"batchscript", "staging"},
     "diff": {"diff", "schedule"},
     "desired": {"notification"},
-    "batchscript": {"experiment", "sweep"},
+    "batchscript": {"experiment", "overrides", "sweep"},
     "git": {"git"},
     "history": {"git"},
     "waiting": {"git"},

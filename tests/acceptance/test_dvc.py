@@ -164,7 +164,12 @@ def test_experiments_run_while_the_laptop_is_off(desk: Desk) -> None:
     until(lambda: "Running stage 'train'" in desk.read(slow["log"]), 90)
     # its time is up: Slurm warns it a minute ahead
     desk.site.exec("scontrol", "update", f"jobid={slow['job_id']}", "timelimit=1")
-    nodes = {desk.ended(job["job_id"]) for job in (changed, cloned, failing, slow)}
+    # its node failed, as Slurm sees it, when its experiment was pushed: it is started again
+    nodes = {desk.ended(changed["job_id"])}
+    desk.site.run_as("abc1de", "scontrol", "requeue", changed["job_id"])
+    nodes |= {desk.ended(job["job_id"]) for job in (changed, cloned, failing, slow)}
+    assert "not run a second time" in desk.read(changed["error_log"])
+    assert desk.read(changed["log"]).count("Running stage 'train'") == 1
     assert not desk.site.logins(since=mark)["accepted"]
     for rows in (7, 9):
         digest = dvckit.digest("data\n" * rows + dvckit.SEED)
@@ -222,9 +227,14 @@ def test_where_nodes_reach_no_remote_the_login_node_pushes(desk: Desk) -> None:
     run = next(r for r in desk.laptop.document("ps")["runs"] if r["run_id"] == job["run_id"])
     assert run["results"].startswith("kept experiment offline"), run
     assert "not pushed" in desk.laptop.run("ps").stdout
+    # a DVC remote that jobs reach and this machine does not
+    (local := desk.root / ".dvc" / "config.local").rename(local.with_suffix(".away"))
     pulled = desk.laptop.document("dvc", "pull", cwd=desk.root)
+    local.with_suffix(".away").rename(local)
     assert pulled["pushed"] == ["experiment offline"], pulled
     assert pulled["remote"] == ["offline"], pulled
+    digest = dvckit.digest("lr 0.7\n")
+    assert (desk.root / ".dvc/cache/files/md5" / digest[:2] / digest[2:]).is_file(), pulled
     assert desk.shown()["offline"]["metrics"]["metrics.json"]["data"]["loss"] == 1.4
 
 
@@ -234,20 +244,25 @@ def test_a_sweep_and_the_queue_here_are_arrays_whose_experiments_come_home(desk:
     desk.laptop.run("dvc", "run", "--queue", "-S", "model.lr=0.03", "-n", "q", cwd=desk.root)
     queued = desk.submit("--run-all")
     assert not git(desk.root, "for-each-ref", "refs/exps/celery/stash").strip()
-    for job in (sweep, queued):
+    # of which there is another result already
+    other = desk.submit("-S", "model.lr=0.9", "-n", "offline")
+    for job in (sweep, queued, other):
         desk.ended(job["job_id"])
+    renamed = f"offline-{other['run_id'][16:]}"
+    assert f"this one is named {renamed}" in desk.read(other["error_log"])
     found = {e["name"]: e for e in desk.laptop.document("dvc", "queue")["experiments"]}
     for name, index in (("swept-0", 0), ("swept-1", 1), ("q", 0)):
         row = found[name]
         assert (row["index"], row["state"], row["results"]) == (index, "COMPLETED", "pushed"), row
     assert found["swept-1"]["parameters"] == {"model.lr": "0.02"}
-    desk.dvc("exp", "pull", "origin", "swept-0", "swept-1", "q")
+    desk.dvc("exp", "pull", "origin", "swept-0", "swept-1", "q", renamed)
     shown = desk.shown()
     losses = [
         shown[name]["metrics"]["metrics.json"]["data"]["loss"]
-        for name in ("swept-0", "swept-1", "q")
+        for name in ("swept-0", "swept-1", "q", "offline", renamed)
     ]
-    assert losses == [0.02, 0.04, 0.06]
+    assert losses == [0.02, 0.04, 0.06, 1.4, 1.8]
+    assert found[renamed]["results"] == "pushed"
 
 
 def test_the_example_comes_to_what_its_page_shows(desk: Desk, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import hashlib
 import re
 import tarfile
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 from rvstate import history
@@ -17,24 +18,39 @@ from rvstate.workflows.session import Session
 _FILE = re.compile(r"files/md5/([0-9a-f]{2})/([0-9a-f]{30})(\.dir)?")
 
 
-def bring(
-    session: Session,
-    root: Path,
-    store: RemotePath,
-    cache: RemotePath,
-    wanted: dict[str, str],
-    *,
-    data: bool,
-) -> tuple[int, tuple[str, ...]]:
-    """Commits, and where DVC is here their files, over ssh.
+def commits(session: Session, root: Path, store: RemotePath, wanted: dict[str, str]) -> None:
+    """Bring experiments' commits, and name them here.
 
     Args:
         session: Which account.
         root: Where git is asked here.
         store: The account's repository of the project.
+        wanted: The reference that each gets here, to its commit.
+
+    Raises:
+        ConvergeError: They did not arrive whole.
+    """
+    # an experiment's reference names the commit that it started from
+    bases = ("".join(name.split("/")[2:4]) for name in wanted)
+    have = "\n".join(history.known(root, bases))
+    asked = ("commits", store, have, "\n".join(wanted.values()))
+    with tempfile.TemporaryDirectory(prefix="rvstate-") as folder:
+        packed = Path(folder) / "packed"
+        _stream(session, Script("dvc_kept", asked), packed)
+        history.take(root, packed, wanted)
+
+
+def files(
+    session: Session, root: Path, store: RemotePath, cache: RemotePath, wanted: Iterable[str]
+) -> tuple[int, tuple[str, ...]]:
+    """Bring what DVC's cache on the cluster has of commits, into DVC's cache here.
+
+    Args:
+        session: Which account.
+        root: Where DVC is asked here.
+        store: The account's repository of the project.
         cache: DVC's cache there.
-        wanted: Experiments, the reference that each gets here to its commit.
-        data: Whether files are to come, too.
+        wanted: The commits.
 
     Returns:
         How many files came, and what the user should know.
@@ -42,21 +58,14 @@ def bring(
     Raises:
         ConvergeError: Something did not arrive whole.
     """
-    commits = "\n".join(wanted.values())
-    # an experiment's reference names the commit that it started from
-    bases = ("".join(name.split("/")[2:4]) for name in wanted)
-    have = "\n".join(history.known(root, bases))
+    program = history.dvc(root)
+    status, said = history.run_dvc(program, root, "cache", "dir") if program else (1, "")
+    if status != 0:
+        return 0, ("there is no dvc on this machine, so only commits came",)
+    asked = ("files", store, cache, "\n".join(wanted))
     with tempfile.TemporaryDirectory(prefix="rvstate-") as folder:
         packed = Path(folder) / "packed"
-        _stream(session, Script("dvc_kept", ("commits", store, have, commits)), packed)
-        history.take(root, packed, wanted)
-        if not data:
-            return 0, ()
-        program = history.dvc(root)
-        status, said = history.run_dvc(program, root, "cache", "dir") if program else (1, "")
-        if status != 0:
-            return 0, ("there is no dvc on this machine, so only commits came",)
-        _stream(session, Script("dvc_kept", ("files", store, cache, commits)), packed)
+        _stream(session, Script("dvc_kept", asked), packed)
         return _unpack(packed, Path(said.strip().splitlines()[-1])), ()
 
 

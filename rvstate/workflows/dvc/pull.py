@@ -18,7 +18,7 @@ from rvstate.paths import RemotePath
 from rvstate.script import Script
 from rvstate.slurm.states import FINISHED
 from rvstate.workflows import jobs
-from rvstate.workflows.dvc.bring import bring
+from rvstate.workflows.dvc import bring
 from rvstate.workflows.dvc.store import program_of
 from rvstate.workflows.run.receipt import spec_in
 from rvstate.workflows.session import Session
@@ -106,8 +106,9 @@ def pull(
     there = {f.here: f for f in missing if f.here not in away}
     remote: tuple[str, ...] = ()
     more = tuple(_said(found) for found in missing if found.here != found.name)
+    bare: tuple[str, ...] = ()
     if there:
-        remote, why = _from_remote(session, project, tuple(there), tell, data)
+        remote, bare, why = _from_remote(session, project, tuple(there), tell, data)
         # somebody may have put another result in the place of the job's
         came = history.experiments(root)
         other = [there[name] for name in remote if came.get(name) != there[name].commit]
@@ -119,7 +120,11 @@ def pull(
     last: tuple[str, ...] = ()
     if away:
         tell("bringing commits from the cluster")
-        count, last = bring(session, Path(project.root), kept.store, kept.cache, away, data=data)
+        bring.commits(session, root, kept.store, away)
+    lacking = (*away.values(), *(there[name].commit for name in bare))
+    if data and lacking:
+        tell("bringing files from the cluster")
+        count, last = bring.files(session, root, kept.store, kept.cache, lacking)
     return Pulled(
         remote=tuple(map(_name, remote)),
         cluster=tuple(map(_name, away)),
@@ -289,24 +294,24 @@ def _from_remote(
     names: tuple[str, ...],
     tell: Callable[[str], None],
     data: bool,
-) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The experiments that came from the Git remote, and what the user should know."""
+) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
+    """What came from the Git remote, what of it lacks files, and what the user should know."""
     root, remote = Path(project.root), session.config.settings.dvc.remote
     tell(f"fetching from {remote}")
     if not history.fetch(root, remote, names):
-        return (), (f"Git remote {remote!r} does not give them to this machine",)
+        return (), (), (f"Git remote {remote!r} does not give them to this machine",)
     if not data:
-        return names, ()
+        return names, (), ()
     program = history.dvc(root)
     if program is None:
-        return names, (
-            "there is no dvc on this machine, so only commits came; `dvc exp pull` brings files",
-        )
-    options = ("exp", "pull", "--force", remote, *map(_name, names))
-    status, said = history.run_dvc(program, root, *options)
+        why = "there is no dvc on this machine, so only commits came; `dvc exp pull` brings files"
+        return names, (), (why,)
+    # by reference: experiments of two commits may have one name
+    status, said = history.run_dvc(program, root, "exp", "pull", "--force", remote, *names)
     if status != 0:
-        return names, (f"commits came, and `dvc exp pull` did not bring the files: {_why(said)}",)
-    return names, ()
+        why = f"`dvc exp pull` did not bring the files, so the cluster's came: {_why(said)}"
+        return names, names, (why,)
+    return names, (), ()
 
 
 def _going_on(session: Session) -> frozenset[str]:

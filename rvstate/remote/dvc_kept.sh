@@ -12,7 +12,8 @@
 # not all of it is to be had.  CODE: where the project's files lie that count in the place of the
 # commit's, or empty; PREFIX: where in the repository the project is, empty or ended by a slash.
 #   main commits STORE HAVE WANT    what git packs of the commits WANT that HAVE do not lead to (a line each)
-#   main files STORE CACHE WANT     a tar archive of what DVC's cache has of the commits WANT
+#   main files STORE CACHE WANT ONLY    a tar archive of what DVC's cache has of the commits WANT; of
+#                                   these files ONLY (a line each), where that is not empty
 # stream, and say their group first and their status last.
 # shellcheck shell=sh
 # shellcheck disable=SC2154 # rv_* come from lib.sh, which travels in front
@@ -151,7 +152,7 @@ push_here() {
             case $? in
                 0) ;;
                 2) settled= ;;
-                *) return 1 ;;
+                *) rv_fail "Git remote $2 does not have ${reference##*/} after the push" || return 1 ;;
             esac
         done
         if [ "$settled" ]; then
@@ -194,7 +195,7 @@ files() {
     grep '\.dir$' "$2/.wanted-$$" | while IFS= read -r name; do
         sed 's/[{}]/\n/g' "$(place "$name")" 2>/dev/null
     done | digests >"$2/.more-$$"
-    cat "$2/.wanted-$$" "$2/.more-$$" | sort -u | while IFS= read -r name; do
+    cat "$2/.wanted-$$" "$2/.more-$$" | sort -u | only "$4" | while IFS= read -r name; do
         path=$(place "$name")
         if [ -f "$path" ]; then printf '%s\n' "$path"; fi
     done >"$2/.list-$$"
@@ -202,6 +203,11 @@ files() {
     status=$?
     rm -f "$2/.wanted-$$" "$2/.more-$$" "$2/.list-$$"
     return "$status"
+}
+
+# only NAMES: those lines alone, or all.
+only() {
+    if [ -n "$1" ]; then grep -x -F -e "$1"; else cat; fi
 }
 
 # The digests that DVC's own files name (dvc.lock, *.dvc, and directories in the cache).

@@ -244,11 +244,15 @@ def test_a_sweep_and_the_queue_here_are_arrays_whose_experiments_come_home(desk:
     desk.laptop.run("dvc", "run", "--queue", "-S", "model.lr=0.03", "-n", "q", cwd=desk.root)
     queued = desk.submit("--run-all")
     assert not git(desk.root, "for-each-ref", "refs/exps/celery/stash").strip()
-    # of which there is another result already
-    other = desk.submit("-S", "model.lr=0.9", "-n", "offline")
+    # somebody has pushed another result of that name
+    base = git(desk.root, "rev-parse", "HEAD").strip()
+    theirs = git(desk.root, "commit-tree", "-p", base, "-m", "theirs", f"{base}^{{tree}}").strip()
+    taken = f"refs/exps/{base[:2]}/{base[2:]}/taken"
+    git(desk.root, "push", "--quiet", "origin", f"{theirs}:{taken}")
+    other = desk.submit("-S", "model.lr=0.9", "-n", "taken")
     for job in (sweep, queued, other):
         desk.ended(job["job_id"])
-    renamed = f"offline-{other['run_id'][16:]}"
+    renamed = f"taken-{other['run_id'][16:]}"
     assert f"this one is named {renamed}" in desk.read(other["error_log"])
     found = {e["name"]: e for e in desk.laptop.document("dvc", "queue")["experiments"]}
     for name, index in (("swept-0", 0), ("swept-1", 1), ("q", 0)):
@@ -259,10 +263,11 @@ def test_a_sweep_and_the_queue_here_are_arrays_whose_experiments_come_home(desk:
     shown = desk.shown()
     losses = [
         shown[name]["metrics"]["metrics.json"]["data"]["loss"]
-        for name in ("swept-0", "swept-1", "q", "offline", renamed)
+        for name in ("swept-0", "swept-1", "q", renamed)
     ]
-    assert losses == [0.02, 0.04, 0.06, 1.4, 1.8]
+    assert losses == [0.02, 0.04, 0.06, 1.8]
     assert found[renamed]["results"] == "pushed"
+    assert git(desk.bare, "rev-parse", taken).strip() == theirs
 
 
 def test_the_example_comes_to_what_its_page_shows(desk: Desk, tmp_path: Path) -> None:

@@ -41,7 +41,12 @@ def commits(session: Session, root: Path, store: RemotePath, wanted: dict[str, s
 
 
 def files(
-    session: Session, root: Path, store: RemotePath, cache: RemotePath, wanted: Iterable[str]
+    session: Session,
+    root: Path,
+    store: RemotePath,
+    cache: RemotePath,
+    wanted: Iterable[str],
+    only: Iterable[str] = (),
 ) -> tuple[int, tuple[str, ...]]:
     """Bring what DVC's cache on the cluster has of commits, into DVC's cache here.
 
@@ -51,6 +56,7 @@ def files(
         store: The account's repository of the project.
         cache: DVC's cache there.
         wanted: The commits.
+        only: Names of files as DVC has them; empty for all that the commits need.
 
     Returns:
         How many files came, and what the user should know.
@@ -62,7 +68,7 @@ def files(
     status, said = history.run_dvc(program, root, "cache", "dir") if program else (1, "")
     if status != 0:
         return 0, ("there is no dvc on this machine, so only commits came",)
-    asked = ("files", store, cache, "\n".join(wanted))
+    asked = ("files", store, cache, "\n".join(wanted), "\n".join(only))
     with tempfile.TemporaryDirectory(prefix="rvstate-") as folder:
         packed = Path(folder) / "packed"
         _stream(session, Script("dvc_kept", asked), packed)

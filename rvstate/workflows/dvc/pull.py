@@ -23,6 +23,8 @@ from rvstate.workflows.dvc.store import program_of
 from rvstate.workflows.run.receipt import spec_in
 from rvstate.workflows.session import Session
 
+# as DVC lists what it could not fetch
+_MISSING = re.compile(r"^md5: ([0-9a-f]{32}(?:\.dir)?)$", re.M)
 _KEPT = re.compile(r"refs/rvstate/exps/([^/]+)/(\S+)")
 
 
@@ -106,7 +108,7 @@ def pull(
     there = {f.here: f for f in missing if f.here not in away}
     remote: tuple[str, ...] = ()
     more = tuple(_said(found) for found in missing if found.here != found.name)
-    bare: tuple[str, ...] = ()
+    bare: frozenset[str] | None = None
     if there:
         remote, bare, why = _from_remote(session, project, tuple(there), tell, data)
         # somebody may have put another result in the place of the job's
@@ -121,10 +123,14 @@ def pull(
     if away:
         tell("bringing commits from the cluster")
         bring.commits(session, root, kept.store, away)
-    lacking = (*away.values(), *(there[name].commit for name in bare))
-    if data and lacking:
+    place = (session, root, kept.store, kept.cache)
+    if data and away:
         tell("bringing files from the cluster")
-        count, last = bring.files(session, root, kept.store, kept.cache, lacking)
+        count, last = bring.files(*place, away.values())
+    if bare is not None:
+        tell("bringing files that the DVC remote does not give")
+        more_files, said = bring.files(*place, (f.commit for f in there.values()), bare)
+        count, last = count + more_files, (*last, *said)
     return Pulled(
         remote=tuple(map(_name, remote)),
         cluster=tuple(map(_name, away)),
@@ -294,24 +300,35 @@ def _from_remote(
     names: tuple[str, ...],
     tell: Callable[[str], None],
     data: bool,
-) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
-    """What came from the Git remote, what of it lacks files, and what the user should know."""
+) -> tuple[tuple[str, ...], frozenset[str] | None, tuple[str, ...]]:
+    """What came from the Git remote, which files did not, and what the user should know.
+
+    The files are None where all of them came or none is wanted, and empty where none came.
+    """
     root, remote = Path(project.root), session.config.settings.dvc.remote
     tell(f"fetching from {remote}")
     if not history.fetch(root, remote, names):
-        return (), (), (f"Git remote {remote!r} does not give them to this machine",)
+        return (), None, (f"Git remote {remote!r} does not give them to this machine",)
     if not data:
-        return names, (), ()
+        return names, None, ()
     program = history.dvc(root)
     if program is None:
         why = "there is no dvc on this machine, so only commits came; `dvc exp pull` brings files"
-        return names, (), (why,)
+        return names, None, (why,)
     # by reference: experiments of two commits may have one name
     status, said = history.run_dvc(program, root, "exp", "pull", "--force", remote, *names)
     if status != 0:
         why = f"`dvc exp pull` did not bring the files, so the cluster's came: {_why(said)}"
-        return names, names, (why,)
-    return names, (), ()
+        return names, frozenset(), (why,)
+    missing = frozenset(_MISSING.findall(said)) if "Missing cache files" in said else frozenset()
+    if not missing:
+        return names, None, ()
+    why = (
+        "the DVC remote does not give all files to this machine; what the cluster has of them came"
+    )
+    # which files are in a directory that did not come, DVC does not say
+    whole = any(name.endswith(".dir") for name in missing)
+    return names, frozenset() if whole else missing, (why,)
 
 
 def _going_on(session: Session) -> frozenset[str]:

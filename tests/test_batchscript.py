@@ -125,6 +125,7 @@ WORD = ODD | st.text(min_size=1, max_size=12).filter(
 )
 
 
+@pytest.mark.slow
 @settings(
     max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )

@@ -128,6 +128,7 @@ _PATTERNS = st.sampled_from(
 _PLACES = ("", "third", "third/lib", "third/lib/inner", "third/lib/inner/deep", "sub")
 
 
+@pytest.mark.slow
 @settings(
     max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )

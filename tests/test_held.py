@@ -136,6 +136,7 @@ def test_it_means_the_same_in_every_login_shell(shell: str, tmp_path: Path) -> N
     assert (done.returncode, done.stdout) == (4, b"first\nsecond")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shell", ["dash", "bash"])
 def test_a_command_that_is_cut_short_does_not_run(shell: str, tmp_path: Path) -> None:
     """Cut at any byte, nothing of it runs: half a command may mean something else."""

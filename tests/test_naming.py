@@ -166,6 +166,7 @@ def test_any_answer_is_a_safe_name_or_none(said: str) -> None:
     assert name is None or all(c.isascii() and (c.isalnum() or c == "-") for c in name)
 
 
+@pytest.mark.slow
 def test_a_run_says_what_it_sends_and_does_not_wait(model: Model, tmp_path: Path) -> None:
     """Off by default; a dry run sends nothing; a provider that hangs costs the name only."""
     app = repository(tmp_path / "work/app", {"train.py": ""})

@@ -284,6 +284,7 @@ def test_a_flood_is_held(receiver: str, mailbox: tuple[Mailbox, int]) -> None:
     assert len(mailbox[0].mails) == MOST_EVENTS
 
 
+@pytest.mark.slow
 def test_the_whole_way_from_a_job_to_a_mailbox(
     receiver: str, mailbox: tuple[Mailbox, int], tmp_path: Path
 ) -> None:

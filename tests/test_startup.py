@@ -61,12 +61,14 @@ def _loaded(tmp_path: Path, args: tuple[str, ...], converge: bool = False) -> li
     return last[1:]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("args", HELP, ids=" ".join)
 def test_help_loads_nothing_heavy(tmp_path: Path, args: tuple[str, ...]) -> None:
     """A page of help needs no engine, no validator and no editor of TOML."""
     assert _loaded(tmp_path, args) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("args", READS, ids=" ".join)
 def test_reading_loads_nothing_heavy(tmp_path: Path, args: tuple[str, ...]) -> None:
     """A command that changes nothing on the account loads no engine."""

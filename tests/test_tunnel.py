@@ -112,6 +112,7 @@ def test_it_connects_again(folder: Path, port: int) -> None:
     until(lambda: [t.state for t in tunnel.tunnels(folder)] == ["up"])
 
 
+@pytest.mark.slow
 def test_a_login_is_waited_for_and_not_tried_again(folder: Path, port: int) -> None:
     """Attempts that fail by the clock could lock the account; this machine knows of the login."""
     begin(folder, port, "login")
@@ -172,6 +173,7 @@ def test_a_port_of_root_is_not_called_taken(folder: Path, monkeypatch: pytest.Mo
     assert caught.value.remedy == f"Use a higher one: rvstate forward {free}:8888"
 
 
+@pytest.mark.slow
 def test_a_port_that_was_taken_meanwhile_is_waited_for(folder: Path, port: int) -> None:
     """A stranger on the port is no tunnel that stands, and the cluster is not asked for nothing."""
     begin(folder, port)

@@ -153,6 +153,7 @@ def test_a_missing_or_empty_file_is_told(rvstate: Rvstate, tmp_path: Path) -> No
     assert "holds no variables" in rvstate("env", "import", "empty.env").stderr
 
 
+@pytest.mark.slow
 def test_eight_terminals_at_once_keep_eight(rvstate: Rvstate, rv_home: Path) -> None:
     """Eight `env set` at the same time lose none."""
     env = {**os.environ, "RVSTATE_HOME": str(rv_home)}

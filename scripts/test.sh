@@ -26,10 +26,11 @@ if [ "${CI:-}" = true ] && ! grep -q '^cluster passed [1-9]' "$report"; then
     echo "The cluster tier did not run." >&2
     exit 1
 fi
-# A real Slurm has its own clocks, and a machine that does too much at once comes too late for them.  What
-# failed there beside everything else has to pass by itself, a whole file at a time; never another tier.
-again=$(sed -n 's/^failed cluster //p' "$report")
-if [ "$status" -eq 1 ] && [ -n "$again" ] && ! grep -q '^failed [^c]' "$report"; then
+# A real Slurm has its own clocks, so have jobs of this machine, and a machine that does too much at once comes
+# too late for them.  What failed there beside everything else has to pass by itself, a whole file at a time;
+# what fails in another tier has failed.
+again=$(sed -n -e 's/^failed cluster //p' -e 's/^failed account //p' "$report")
+if [ "$status" -eq 1 ] && [ -n "$again" ] && ! grep -q -e '^failed unit' -e '^failed shell' "$report"; then
     printf '\nFailed beside the others, and run once more by themselves:\n%s\n' "$again"
     status=0
     # shellcheck disable=SC2086 # names of files of ours, without blanks

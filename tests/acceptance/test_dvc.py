@@ -249,9 +249,10 @@ def test_a_sweep_and_the_queue_here_are_arrays_whose_experiments_come_home(desk:
     theirs = git(desk.root, "commit-tree", "-p", base, "-m", "theirs", f"{base}^{{tree}}").strip()
     taken = f"refs/exps/{base[:2]}/{base[2:]}/taken"
     git(desk.root, "push", "--quiet", "origin", f"{theirs}:{taken}")
-    other = desk.submit("-S", "model.lr=0.9", "-n", "taken")
-    for job in (sweep, queued, other):
+    for job in (sweep, queued):
         desk.ended(job["job_id"])
+    other = desk.submit("-S", "model.lr=0.9", "-n", "taken")
+    desk.ended(other["job_id"])
     renamed = f"taken-{other['run_id'][16:]}"
     assert f"this one is named {renamed}" in desk.read(other["error_log"])
     found = {e["name"]: e for e in desk.laptop.document("dvc", "queue")["experiments"]}

@@ -474,7 +474,27 @@ rv_dvc_build() {
     )
 }
 
+# rv_dvc_experiment ARGUMENT...: run it; once more where another job was in DVC's way.
 rv_dvc_experiment() {
+    local turn before status
+    for turn in 1 2 3; do
+        before=$(stat -c %s "$rv_log" 2>/dev/null)
+        rv_dvc_once "$@"
+        status=$?
+        if [ "$status" = 0 ] || [ -n "$rv_dvc_stopped" ] || ! rv_dvc_collided "${before:-0}"; then break; fi
+        [ "$turn" = 3 ] ||
+            rv_dvc_say "another job of the project wrote to DVC's run cache at the same moment, which ends DVC; it is run again"
+    done
+    return "$status"
+}
+
+# rv_dvc_collided BYTES: whether DVC ended because another job has removed its half of an entry of the run
+# cache, or had just finished its own; it says so in the job's log, behind that many bytes.
+rv_dvc_collided() {
+    tail -c "+$(($1 + 1))" "$rv_log" 2>/dev/null | grep -q "No such file or directory: '[^']*/runs/[^']*\.tmp'"
+}
+
+rv_dvc_once() {
     case $rv_dvc_pull in
         yes) rv_dvc_call dvc exp run --pull --allow-missing "$@" ;;
         no) rv_dvc_call dvc exp run "$@" ;;

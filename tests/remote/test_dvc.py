@@ -252,6 +252,32 @@ def test_a_push_that_another_one_was_in_the_way_of_is_tried_again(place: Place) 
     assert [words[:2] for words in place.asked].count(["exp", "push"]) == 2
 
 
+@pytest.mark.parametrize(("times", "status"), [(2, 0), (9, 255)])
+def test_a_job_that_another_one_had_ended_runs_again(place: Place, times: int, status: int) -> None:
+    """DVC removes what another job is just writing to the run cache, and that one ends by it."""
+    program, log = place.root / "env/bin/dvc", place.root / "rv/logs/rv-dvc-41.err"
+    said = "ERROR: unexpected error - [Errno 2] No such file or directory: '/c/runs/ab/abc/.Xy.tmp'"
+    left = place.root / "left"
+    left.write_text("x" * times)
+    log.write_text(said)
+    way = f"'exp run'*) if [ -s {left} ]; then truncate -s -1 {left}; "
+    way += f'echo "{said}" >>{log}; exit 255; fi\n'
+    program.write_text(program.read_text().replace("'exp run'*)\n", way))
+    done = place.job()
+    assert done.returncode == status
+    assert [words[:2] for words in place.asked].count(["exp", "run"]) == 3
+    assert done.stderr.count("at the same moment") == 2
+
+
+def test_another_failure_is_not_repeated(place: Place) -> None:
+    """Whatever an earlier start of the job has written to the log."""
+    log = place.root / "rv/logs/rv-dvc-41.err"
+    log.write_text("[Errno 2] No such file or directory: '/c/runs/ab/abc/.Xy.tmp'\n")
+    (place.root / "status").write_text("255")
+    assert place.job().returncode == 255
+    assert [words[:2] for words in place.asked].count(["exp", "run"]) == 1
+
+
 def other_result(place: Place, text: str) -> str:
     """Somebody's experiment of the same name on the Git remote; its commit."""
     runkit.write(place.app, {"result.txt": text})

@@ -181,11 +181,11 @@ rv_segment_ends() {
         rv_say_chain "segment $rv_segment was interrupted by Slurm, which starts the job again"
         exit "$1"
     fi
-    if [ -n "$rv_warned_at" ]; then
-        if rv_ended_by_warning "$1"; then why="time"; fi
+    if [ -n "$rv_warned_at" ] && rv_ended_by_warning "$1"; then
+        why="time"
     elif [ "$1" = 0 ]; then
         return 0
-    elif [ -n "$rv_terminated" ]; then
+    elif [ -n "$rv_terminated" ] && [ -z "$rv_warned_at" ]; then
         return 0
     fi
     rm -f "$RV_RUN_DIR/.stopped"
@@ -200,8 +200,10 @@ rv_segment_ends() {
 }
 
 # rv_ended_by_warning STATUS: whether it saved and ended, or was ended: by the warning itself, by us.
+# Who has no handler and ends well all the same, in time, is done.
 rv_ended_by_warning() {
-    [ "$1" = 0 ] || [ -e "$RV_RUN_DIR/.stopped" ] || [ "$1" = $((128 + $(kill -l "$rv_warning"))) ]
+    if [ "$1" = 0 ] && [ -n "$rv_listened" ]; then return 0; fi
+    [ -e "$RV_RUN_DIR/.stopped" ] || [ "$1" = $((128 + $(kill -l "$rv_warning"))) ]
 }
 
 # rv_preempted: whether another job takes the place, at a site that does not put this one back.

@@ -13,6 +13,8 @@ rv_await() {
     done
     rv_child=
     rv_early=
+    # whether anybody was told who has a handler
+    rv_listened=
     rv_start "$@"
     rv_child=$rv_step_pid
     # what came before its number was known
@@ -107,6 +109,7 @@ rv_to_catchers() {
     local pid parent signal told=' '
     signal=$(kill -l "$1")
     if ! [ -r /proc/self/status ]; then
+        rv_listened=yes
         kill -s "$1" "$rv_child" 2>/dev/null
         return
     fi
@@ -121,6 +124,7 @@ rv_to_catchers() {
         esac
         told="$told$pid "
     done < <(rv_tree "$rv_child")
+    case $told in *[0-9]*) rv_listened=yes ;; esac
     for pid in $told; do
         case $pid in -*) ;; *) kill -s "$1" "$pid" 2>/dev/null ;; esac
     done

@@ -145,7 +145,11 @@ rv_on_all() {
 # the like it would answer by ending all at once, so Slurm is asked.
 rv_to_nodes() {
     case $1 in
-        USR1 | USR2) kill -s "$1" "$rv_child" 2>/dev/null ;;
+        USR1 | USR2)
+            # who listens on the other nodes is not known here
+            rv_listened=yes
+            kill -s "$1" "$rv_child" 2>/dev/null
+            ;;
         *) scancel --signal="$1" "$RV_JOB_ID.0" 2>/dev/null || kill -s "$1" "$rv_child" 2>/dev/null ;;
     esac
 }

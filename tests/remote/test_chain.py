@@ -99,6 +99,20 @@ def test_what_saves_when_warned_goes_on(place: Place) -> None:
     assert (place.root / "run/exit").read_text().split()[0] == "0"
 
 
+def test_what_has_no_handler_and_ends_well_in_time_is_over(place: Place) -> None:
+    """The warning came in its last minutes, and it is not begun again."""
+    done = "echo ready; until [ -e done ]; do sleep 0.05; done"
+    process = place.start(f"cd {place.root}; {done}", lead=30)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(signal.SIGUSR1)
+    time.sleep(0.5)
+    (place.root / "done").touch()
+    process.communicate(timeout=60)
+    assert (process.returncode, place.requeued) == (0, 0)
+    assert (place.root / "run/exit").read_text().split()[0] == "0"
+
+
 def test_what_ends_by_itself_is_over(place: Place) -> None:
     """Well or not; nothing is asked for."""
     assert place.segment("exit 0")[0] == 0

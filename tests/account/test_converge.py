@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import stat
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -352,14 +353,15 @@ def test_a_private_config_file(rv: Rv) -> None:
 
 
 # ----------------------------------------------------------------------------------- secrets
-SECRET = "s3cr3t-'\"$(x)\n-value"
+# two words that no other test's processes have in their arguments
+MARKS = (uuid.uuid4().hex, uuid.uuid4().hex)
+SECRET = f"{MARKS[0]}-'\"$(x)\n-{MARKS[1]}"
 
 
 def test_a_secret_is_in_nothing_that_is_shown(rv: Rv, tmp_path: Path) -> None:
     """A variable's value is in its 0600 file and in nothing that was printed or listed."""
     done = rv.run("env", "set", "MY_TOKEN", SECRET)
     assert done.status == 0, done
-    marks = ("s3cr3t", "-value")
     shown = []
     seen: set[bytes] = set()
     process = rv.start("converge", "-y", "--diff")
@@ -373,13 +375,13 @@ def test_a_secret_is_in_nothing_that_is_shown(rv: Rv, tmp_path: Path) -> None:
     shown += [rv.run("converge", "--check", "--diff", "--json").output]
     assert len(seen) > 3
     ours = [c for c in seen if b"set\0MY_TOKEN" not in c]
-    assert not [c for c in ours for mark in marks if mark.encode() in c]
-    assert not [text for text in shown for mark in marks if mark in text]
+    assert not [c for c in ours for mark in MARKS if mark.encode() in c]
+    assert not [text for text in shown for mark in MARKS if mark in text]
     holding = []
     for directory, _, files in os.walk(rv.state):
         for name in files:
             path = Path(directory, name)
-            if not path.is_symlink() and b"s3cr3t" in path.read_bytes():
+            if not path.is_symlink() and MARKS[0].encode() in path.read_bytes():
                 holding.append(path)
     assert {stat.S_IMODE(p.stat().st_mode) for p in holding} == {0o600}
     assert sorted(p.name for p in holding) == ["env.json", "user.env"]

@@ -176,7 +176,7 @@ OVER = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "OUT_OF_MEMORY", "BOOT_FA
 
 
 def until(
-    what: Callable[[], object], seconds: float = 60, witness: Callable[[], object] | None = None
+    what: Callable[[], object], seconds: float = 180, witness: Callable[[], object] | None = None
 ) -> None:
     """Wait until a call gives something true; an AssertionError after so many seconds.
 
@@ -253,7 +253,7 @@ class Laptop:
 
     def await_state(self, run_id: str, *states: str) -> str:
         """Wait until a run is in one of these states; say what it left behind if it never is."""
-        end = time.monotonic() + 120
+        end = time.monotonic() + 300
         while (state := self.state(run_id)) not in states:
             if state in OVER or time.monotonic() > end:
                 logs = [self.run("logs", *kind, run_id, status=None) for kind in ((), ("--err",))]

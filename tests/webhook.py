@@ -74,7 +74,7 @@ class Address:
                 once.setdefault(event["id"], event["event"])
         return list(once.values())
 
-    def until(self, what: Callable[[], bool], seconds: float = 60) -> None:
+    def until(self, what: Callable[[], bool], seconds: float = 180) -> None:
         """Wait until something came true."""
         end = time.monotonic() + seconds
         while not what():

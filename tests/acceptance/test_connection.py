@@ -168,7 +168,7 @@ def test_ctrl_c_ends_the_command_over_there(laptop: Laptop, cluster: Any) -> Non
     assert process.stdout is not None
     assert process.stdout.readline() == b"here\n"
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=180)
     assert process.returncode == 130
     assert b"Traceback" not in errors
     left = cluster.exec("pgrep", "-u", "abc1de", "-f", "sleep 98765", check=False)
@@ -420,7 +420,7 @@ def test_a_connection_cut_in_the_middle(laptop: Laptop, cluster: Any) -> None:
     assert process.stdout is not None
     assert process.stdout.readline() == b"begun\n"
     cluster.latency("drop")
-    out, errors = process.communicate(timeout=60)
+    out, errors = process.communicate(timeout=180)
     done = subprocess.CompletedProcess(argv, process.returncode, out.decode(), errors.decode())
     _sentence(done, 1, "cut in the middle")
     cluster.exec("pkill", "-u", "abc1de", "-f", "sleep 600", check=False)

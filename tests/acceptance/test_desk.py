@@ -276,7 +276,7 @@ def test_a_watched_tree_is_pushed_through_a_lost_connection(cluster: Any, tmp_pa
         cluster.heal()
         until(there("a.txt\nb.txt\n3"), 120)
         process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=30)
+        out, err = process.communicate(timeout=180)
     finally:
         cluster.heal()
         process.kill()

@@ -62,7 +62,7 @@ class Desk:
             words: list[str] = self.site.run_as("abc1de", *queue).stdout.split()
             return words
 
-        until(lambda: asked()[0] in OVER, 90)
+        until(lambda: asked()[0] in OVER, 300)
         return asked()[1]
 
     def read(self, path: str) -> str:
@@ -161,7 +161,7 @@ def test_experiments_run_while_the_laptop_is_off(desk: Desk) -> None:
     mark = desk.site.logins()["mark"]
     user = ("scontrol", "update", f"jobid={cloned['job_id']}", "StartTime=now")
     desk.site.run_as("abc1de", *user)
-    until(lambda: "Running stage 'train'" in desk.read(slow["log"]), 90)
+    until(lambda: "Running stage 'train'" in desk.read(slow["log"]), 300)
     # its time is up: Slurm warns it a minute ahead
     desk.site.exec("scontrol", "update", f"jobid={slow['job_id']}", "timelimit=1")
     # its node failed, as Slurm sees it, when its experiment was pushed: it is started again

@@ -169,8 +169,8 @@ def test_ctrl_c_ends_a_build(story: Story, tmp_path: Path) -> None:
     )
     until(lambda: "token" in story.sh(f"ls -A {Path(story.base).parent}"))
     process.send_signal(signal.SIGINT)
-    process.communicate(timeout=60)
-    until(lambda: "token" not in story.sh(f"ls -A {Path(story.base).parent}"), 20)
+    process.communicate(timeout=180)
+    until(lambda: "token" not in story.sh(f"ls -A {Path(story.base).parent}"), 60)
     running = story.cluster.exec("ps", "-u", "abc1de", "-o", "args=").stdout
     assert "layers" not in running
     story.sh(f"rm {lock}")

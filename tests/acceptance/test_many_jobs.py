@@ -48,7 +48,7 @@ def test_runs_follow_other_runs(cluster: Any, laptop: Laptop, app: Path) -> None
     assert laptop.await_state(last["run_id"], "COMPLETED", "FAILED", "CANCELLED") == "COMPLETED"
     assert laptop.state(never["run_id"]) == "CANCELLED"
     why = f"it was to follow first ({first['job_id']}) only if that succeeds, and it is FAILED"
-    _, err = follower.communicate(timeout=60)
+    _, err = follower.communicate(timeout=180)
     assert (follower.returncode, why in err) == (143, True), err
     assert why in laptop.run("ps", "-a").stdout
     assert why in laptop.run("logs", "never").stderr

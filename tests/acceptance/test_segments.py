@@ -151,7 +151,7 @@ def test_a_run_goes_on_where_it_saved(
     for each, name in ((one, "one"), (node, "two"), (element, "many/1"), (line, "line")):
         begun(cluster, each, 2)
         finish(cluster, name)
-    out, err = follower.communicate(timeout=100)
+    out, err = follower.communicate(timeout=300)
     assert (follower.returncode, "COMPLETED" in err) == (0, True), err
     first, saved, second = out.splitlines()
     assert (first.split()[1:3], saved, second.split()[2]) == (["0", "1"], "saved", "2")

@@ -195,7 +195,7 @@ def test_what_a_job_needs_by_now_stays_and_a_cut_removal_is_finished(
     while cluster.run_as("abc1de", "test", "-d", first, check=False).returncode == 0:
         assert removing.poll() is None
     cluster.fault("drop")
-    assert "cut in the middle" in removing.communicate(timeout=60)[1]
+    assert "cut in the middle" in removing.communicate(timeout=180)[1]
     cluster.heal()
     (laptop.home / "config.toml").write_text(config)
     cluster.run_as("abc1de", "rm", lock)
@@ -215,7 +215,7 @@ def test_originals_of_migrations_go_when_their_time_has_come(place: Any, cluster
     laptop.env["RVSTATE_RETENTION_ORIGINALS"] = "0"
     both = [laptop.start("prune", "-y", cwd=known["app"]) for _ in range(2)]
     for process in both:
-        out, errors = process.communicate(timeout=60)
+        out, errors = process.communicate(timeout=180)
         assert process.returncode == 0, (out, errors)
     names = cluster.run_as("abc1de", "sh", "-c", "ls ~/.cache; cat ~/.cache/torch/m.bin").stdout
     assert "original" not in names

@@ -225,7 +225,7 @@ def test_ctrl_c_ends_a_build_and_leaves_nothing(tmp_path: Path, what: str) -> No
     )
     until(begun.exists, 60, process.poll)
     os.killpg(process.pid, signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=180)
     assert process.returncode == 130, errors
     assert "Traceback" not in errors
     place = laptop.home / "local/scratch/.rv/envs/app/.generations/main"

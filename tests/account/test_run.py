@@ -286,7 +286,7 @@ def test_a_time_limit_and_a_stop_have_codes_of_their_own(laptop: Laptop, app: Pa
     laptop.await_state(found["run_id"], "RUNNING")
     follower = laptop.start("logs", "-f", "long")
     laptop.run("stop", "-y", "long")
-    _, err = follower.communicate(timeout=60)
+    _, err = follower.communicate(timeout=180)
     assert follower.returncode == 143
     assert "CANCELLED" in err
     outputs = laptop.home / "local/scratch/.rv/outputs"
@@ -632,7 +632,7 @@ def test_a_large_push_can_be_broken_off(laptop: Laptop, app: Path) -> None:
         assert process.poll() is None, process.communicate()
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=180)
     assert process.returncode == 130, errors
     assert (root / "manifest").read_text() == before[1]
     assert contents(root / "code") == before[0]
@@ -692,7 +692,7 @@ def test_ctrl_c_while_following_ends_no_job(laptop: Laptop, app: Path) -> None:
     while process.stdout.readline() != "ready\n":
         assert process.poll() is None
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=180)
     (run,) = laptop.document("ps")["runs"]
     assert (process.returncode, run["state"]) == (130, "RUNNING")
     assert f"Job {run['job_id']} goes on." in errors

@@ -10,18 +10,30 @@ monkey.patch_all(ssl=False)
 
 import logging  # noqa: E402
 import signal  # noqa: E402
+import sys  # noqa: E402
 import threading  # noqa: E402
 from collections.abc import Callable  # noqa: E402
 from dataclasses import dataclass, field  # noqa: E402
 from typing import Any, Self  # noqa: E402
 
 from gevent.hub import Hub  # noqa: E402
+
+# pyinfra loads paramiko for the name of one error, and paramiko loads invoke, which it can do without
+# and which takes as long as half of pyinfra: only `Match exec` in a configuration that paramiko reads
+# needs it, and our connections are OpenSSH's.
+_WITHOUT = "invoke" not in sys.modules
+if _WITHOUT:
+    sys.modules["invoke"] = None  # type: ignore[assignment]
+
 from pyinfra.api import Config, Inventory, State  # noqa: E402
 from pyinfra.api.connect import connect_all, disconnect_all  # noqa: E402
 from pyinfra.api.exceptions import PyinfraError  # noqa: E402
 from pyinfra.api.operation import add_op  # noqa: E402
 from pyinfra.api.operations import run_ops  # noqa: E402
 from pyinfra.api.state import BaseStateCallback  # noqa: E402
+
+if _WITHOUT:
+    del sys.modules["invoke"]
 
 from rvstate.errors import RvstateError  # noqa: E402
 from rvstate.infra.connector import ERROR, OURS  # noqa: E402

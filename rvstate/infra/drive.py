@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 # First of all, as in pyinfra's own command: gevent must be there before sockets and subprocesses.
-from gevent import monkey
+from gevent import events, monkey
 
+# For each of twenty modules gevent looks through all that is installed for plugins of its own, which
+# takes longer than the rest of it; who wants to be told in this process tells `events` itself.
+_ASKS = events.notify_and_call_entry_points
+events.notify_and_call_entry_points = events.notify
 # nothing here speaks TLS, and ssl takes as long to load as the rest of it
 monkey.patch_all(ssl=False)
+events.notify_and_call_entry_points = _ASKS
 
 import logging  # noqa: E402
 import signal  # noqa: E402

@@ -5,8 +5,8 @@ from __future__ import annotations
 # First of all, as in pyinfra's own command: gevent must be there before sockets and subprocesses.
 from gevent import events, monkey
 
-# For each of twenty modules gevent looks through all that is installed for plugins of its own, which
-# takes longer than the rest of it; who wants to be told in this process tells `events` itself.
+# For each module that it patches gevent looks through all that is installed for plugins of its own,
+# which takes longer than the patching; in this process there are none.
 _ASKS = events.notify_and_call_entry_points
 events.notify_and_call_entry_points = events.notify
 # nothing here speaks TLS, and ssl takes as long to load as the rest of it
@@ -23,9 +23,9 @@ from typing import Any, Self  # noqa: E402
 
 from gevent.hub import Hub  # noqa: E402
 
-# pyinfra loads paramiko for the name of one error, and paramiko loads invoke, which it can do without
-# and which takes as long as half of pyinfra: only `Match exec` in a configuration that paramiko reads
-# needs it, and our connections are OpenSSH's.
+# pyinfra loads paramiko for the name of one error, and paramiko loads invoke, which it can do
+# without: only `Match exec` in a file that paramiko reads needs it, and our connections are
+# OpenSSH's.
 _WITHOUT = "invoke" not in sys.modules
 if _WITHOUT:
     sys.modules["invoke"] = None  # type: ignore[assignment]

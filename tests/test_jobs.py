@@ -117,6 +117,22 @@ def test_a_run_that_never_heard_its_job_is_found_by_its_token() -> None:
     assert "--resume" in lost.reason
 
 
+def test_somebody_elses_job_is_no_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A job without a token is not the one of a run that never heard its own."""
+    rows = [
+        queue_row(JobState.RUNNING, comment="mine, by hand"),
+        queue_row(JobState.PENDING, job=jobid.parse("63"), comment=f"rvstate:{RUN} words"),
+    ]
+    monkeypatch.setattr(squeue, "parse", lambda _: rows)
+    records = f"{RUN}/intent:x\n{RUN}/receipt.json:{json.dumps(RECEIPT)}\n".encode()
+    answer = Answer(0, (("", b""), ("records", records), ("queue", b"")))
+    session = SimpleNamespace(config=SimpleNamespace(site=SimpleNamespace(scheduler="slurm")))
+    for wanted in ("63", None):
+        (found,) = jobs.read_runs(session, answer)  # type: ignore[arg-type]
+        assert found.job == wanted
+        rows.pop()
+
+
 def test_a_request_that_was_refused_is_no_news(capsys: pytest.CaptureFixture[str]) -> None:
     """What never was submitted is listed with -a only; what may have been is always listed."""
     never = listing._from_slurm("r2", Facts(None, None, RECEIPT), None, None)

@@ -162,9 +162,10 @@ def _queue(answer: Answer) -> dict[str, JobRow]:
 
 def _rows(answer: Answer) -> dict[str, JobRow]:
     rows = squeue.parse(answer.first("queue").decode("utf-8", "replace"))
-    # by id, and by the token in the comment for a run that never heard its id
+    # by id, and by the token in the comment for a run that never heard its id; a job that is not
+    # rvstate's has none, and is no run's
     return {
-        **{token.token(row.comment): row for row in rows},
+        **{found: row for row in rows if (found := token.token(row.comment))},
         **{str(row.job): row for row in rows},
     }
 

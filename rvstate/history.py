@@ -68,7 +68,7 @@ def _submodules(top: Path) -> dict[str, str]:
     """Submodules, place to commit (git-ls-files(1), --stage)."""
     if not (top / ".gitmodules").is_file():
         return {}
-    entries = git.ask(top, "ls-files", "-z", "--stage").split("\0")
+    entries = git.names(top, "ls-files", "-z", "--stage")
     found = (entry.split("\t", 1) for entry in entries if entry.startswith("160000 "))
     return {name: head.split(" ")[1] for head, name in found}
 

@@ -276,7 +276,8 @@ class _Deciding:
 
     def _about_environment(self, thing: Thing) -> Verdict:
         """An environment that a project's own script made (remote/dvc.sh)."""
-        users = self._naming(f'/envs/{thing.path.partition("/envs/")[2]}"')
+        place = f'/envs/{thing.path.partition("/envs/")[2]}"'
+        users = [run for run in self._runs.values() if place in run.text]
         for user in users:
             if needed := self._needed(user):
                 return Verdict(thing, False, f"run {user.run_id}: {needed}")
@@ -299,10 +300,6 @@ class _Deciding:
         if "newest" in thing.flags:
             return Verdict(thing, False, "new commits are sent as a difference to it")
         return Verdict(thing, True, "no run names it")
-
-    def _naming(self, text: str) -> list[Thing]:
-        """Runs whose receipts hold a text."""
-        return [run for run in self._runs.values() if text in run.text]
 
     def _about_workspace(self, thing: Thing) -> Verdict:
         place = _workspace(thing)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rvstate.git.call import ask, environment
+from rvstate.git.call import ask, environment, names
 from rvstate.git.files import below, export, scan, tree
 from rvstate.git.repository import branches, inspect, is_pushed, version
 from rvstate.git.root import find_root, inner_project, is_marked
@@ -18,6 +18,7 @@ __all__ = [
     "inspect",
     "is_marked",
     "is_pushed",
+    "names",
     "scan",
     "tree",
     "version",

@@ -478,10 +478,10 @@ rv_dvc_build() {
 rv_dvc_experiment() {
     local turn before status
     for turn in 1 2 3; do
-        before=$(stat -c %s "$rv_log" 2>/dev/null)
+        before=$(rv_log_size)
         rv_dvc_once "$@"
         status=$?
-        if [ "$status" = 0 ] || [ -n "$rv_dvc_stopped" ] || ! rv_dvc_collided "${before:-0}"; then break; fi
+        if [ "$status" = 0 ] || [ -n "$rv_dvc_stopped" ] || ! rv_dvc_collided "$before"; then break; fi
         [ "$turn" = 3 ] ||
             rv_dvc_say "another job of the project wrote to DVC's run cache at the same moment, which ends DVC; it is run again"
     done
@@ -491,7 +491,7 @@ rv_dvc_experiment() {
 # rv_dvc_collided BYTES: whether DVC ended because another job has removed its half of an entry of the run
 # cache, or had just finished its own; it says so in the job's log, behind that many bytes.
 rv_dvc_collided() {
-    tail -c "+$(($1 + 1))" "$rv_log" 2>/dev/null | grep -q "No such file or directory: '[^']*/runs/[^']*\.tmp'"
+    rv_log_behind "$1" | grep -q "No such file or directory: '[^']*/runs/[^']*\.tmp'"
 }
 
 rv_dvc_once() {
@@ -597,20 +597,17 @@ rv_dvc_push_experiments() {
 
 # rv_dvc_push_all OPTION...: push every experiment until the Git remote has it, under its name or another.
 rv_dvc_push_all() {
-    local round refs ref moved tag=${rv_run_dir##*/}
+    local round refs tag=${rv_run_dir##*/}
     for round in 1 2 3; do
         rv_dvc_push "$@" || return 1
         refs=$(rv_dvc_refs)
-        moved=
-        for ref in $refs; do
-            rv_settle "$rv_dvc_remote" "${tag##*-}" "$ref"
-            case $? in
-                0) ;;
-                2) moved=yes ;;
-                *) return 1 ;;
-            esac
-        done
-        [ -n "$moved" ] || return 0
+        # shellcheck disable=SC2086 # git's names hold no blanks
+        rv_settle_all "$rv_dvc_remote" "${tag##*-}" $refs
+        case $? in
+            0) return 0 ;;
+            2) ;;
+            *) return 1 ;;
+        esac
         rv_dvc_save "$({ printf '%s\n' "$refs"; rv_dvc_refs; } | sort -u)" || return 1
     done
     rv_dvc_say "after $round turns the Git remote still has other results of these names"

@@ -146,20 +146,16 @@ push_here() {
         # names are words of git's, without blanks
         # shellcheck disable=SC2046
         dvc exp push ${option:+"$option"} "$2" $(names) || return 1
-        settled=yes
-        for reference in $before; do
-            rv_settle "$2" "$(printf '%s' "${id#????????-??????-}" | cut -c 1-8)" "$reference"
-            case $? in
-                0) ;;
-                2) settled= ;;
-                *) rv_fail "Git remote $2 does not have ${reference##*/} after the push" || return 1 ;;
-            esac
-        done
-        if [ "$settled" ]; then
-            what="experiment $(names | paste -s -d ' ' -)"
-            return
-        fi
-        keep || return 1
+        # shellcheck disable=SC2086 # as above
+        rv_settle_all "$2" "$(printf '%s' "${id#????????-??????-}" | cut -c 1-8)" $before
+        case $? in
+            0)
+                what="experiment $(names | paste -s -d ' ' -)"
+                return
+                ;;
+            2) keep || return 1 ;;
+            *) rv_fail "Git remote $2 does not have ${rv_reference##*/} after the push" || return 1 ;;
+        esac
     done
     rv_fail "after $round turns Git remote $2 still has other results of these names"
 }

@@ -23,3 +23,21 @@ rv_settle() {
     fi
     return 2
 }
+
+# rv_settle_all REMOTE TAG REFERENCE...: each of them.  0: the remote has all.  1: not the one that
+# rv_reference names then.  2: some were moved.
+rv_settle_all() {
+    rv_remote=$1
+    rv_tag=$2
+    rv_settled=0
+    shift 2
+    for rv_reference; do
+        rv_settle "$rv_remote" "$rv_tag" "$rv_reference"
+        case $? in
+            0) ;;
+            2) rv_settled=2 ;;
+            *) return 1 ;;
+        esac
+    done
+    return "$rv_settled"
+}

@@ -258,6 +258,16 @@ rv_read_only() {
     rv_errors=$rv_log
 }
 
+# rv_log_size: bytes of the job's error log so far.
+rv_log_size() {
+    stat -c %s "$rv_log" 2>/dev/null || echo 0
+}
+
+# rv_log_behind BYTES: what it has behind that many.
+rv_log_behind() {
+    tail -c "+$(($1 + 1))" "$rv_log" 2>/dev/null
+}
+
 # rv_extensions: build the project's compiled extensions in this job's own snapshot.
 rv_extensions() {
     python -c 'import setuptools' 2>/dev/null ||

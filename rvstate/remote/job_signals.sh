@@ -1,6 +1,6 @@
 #!/bin/bash
-# How a job waits for the user's program and hands signals on to it, and to those of its children that wait for them; one
-# file with job.sh on the cluster.
+# How a job waits for the user's program and hands signals on to it, and to those of its children that
+# wait for them; one file with job.sh on the cluster.
 # shellcheck shell=bash
 # shellcheck disable=SC2154,SC2034 # the other steps of a job have these
 

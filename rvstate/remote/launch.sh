@@ -80,11 +80,11 @@ rv_launch() {
 # rv_launch_once COMMAND...: start it here; it starts what it wants on the other nodes.
 rv_launch_once() {
     local before
-    before=$(stat -c %s "$rv_log" 2>/dev/null)
+    before=$(rv_log_size)
     rv_for_srun "$@"
     rv_await rv_become "$@"
     kill "$rv_clock_child" 2>/dev/null
-    if [ "$rv_status" -ne 0 ] && rv_is_srun "$@"; then rv_blame_srun "${before:-0}"; fi
+    if [ "$rv_status" -ne 0 ] && rv_is_srun "$@"; then rv_blame_srun "$before"; fi
     rv_end "$rv_status"
 }
 
@@ -99,7 +99,7 @@ rv_is_srun() {
 # behind that many bytes of the job's error log.
 rv_blame_srun() {
     local host code at
-    read -r host code < <(tail -c "+$(($1 + 1))" "$rv_log" 2>/dev/null | sed -n -E \
+    read -r host code < <(rv_log_behind "$1" | sed -n -E \
         's/^srun: error: ([^:]*): tasks? [^:]*: Exited with exit code ([0-9]+)$/\1 \2/p' | head -n 1)
     [ -n "${code:-}" ] || return 0
     rv_status=$code
